@@ -1,0 +1,22 @@
+"""How a run is carried out; what is run stands in the spec."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of one run, each a flag of the command line.
+
+    Attributes:
+        render: draw the first environment while training.
+        torch_compile: "true" compiles the loss functions, "false" does not, "auto" leaves the choice to the lab.
+        cuda_offset: the first GPU to use, where there are several.
+        profile: "false", "cpu", "gpu", or "true" for both: write a trace of the first updates of session 0.
+        log_level: DEBUG, INFO, WARNING or ERROR.
+    """
+
+    render: bool = False
+    torch_compile: str = "auto"
+    cuda_offset: int = 0
+    profile: str = "false"
+    log_level: str = "INFO"
