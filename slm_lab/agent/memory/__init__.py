@@ -1,0 +1,85 @@
+"""Memories: what an algorithm learns from."""
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from slm_lab.agent.memory.columns import plan_bytes
+from slm_lab.agent.memory.replay import Replay, ReplayBatch
+from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyReplay, RolloutBatch
+
+__all__ = [
+    "Memory",
+    "OnPolicyBatchReplay",
+    "OnPolicyReplay",
+    "Replay",
+    "ReplayBatch",
+    "RolloutBatch",
+    "make_memory",
+    "memory_nbytes",
+]
+
+Memory = Replay | OnPolicyBatchReplay | OnPolicyReplay
+
+
+def make_memory(
+    spec: Any,
+    *,
+    obs_space: gym.Space,
+    action_space: gym.Space,
+    num_envs: int,
+    frame_stack: int = 1,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    horizon: int | None = None,
+) -> Memory:
+    """Build the memory that `agent.memory` describes.
+
+    Args:
+        spec: the memory's part of the spec.
+        obs_space: space of one environment's observations, as the agent sees them.
+        action_space: space of one environment's actions.
+        num_envs: environments.
+        frame_stack: frames in an observation, `VecEnv.frame_stack`.
+        device: where batches go.
+        seed: of the sampling.
+        horizon: the algorithm's training frequency: vector steps for OnPolicyBatchReplay, finished episodes for
+            OnPolicyReplay; a replay needs none.
+    """
+    spaces = {"obs_space": obs_space, "action_space": action_space, "num_envs": num_envs, "device": device}
+    if spec.name == "Replay":
+        return Replay(
+            **spaces,
+            max_size=spec.max_size,
+            batch_size=spec.batch_size,
+            frame_stack=frame_stack,
+            use_cer=spec.use_cer,
+            seed=seed,
+        )
+    if horizon is None:
+        raise ValueError(f"{spec.name} needs a horizon")
+    if spec.name == "OnPolicyBatchReplay":
+        return OnPolicyBatchReplay(**spaces, horizon=horizon)
+    return OnPolicyReplay(**spaces, episodes=horizon)
+
+
+def memory_nbytes(
+    spec: Any,
+    *,
+    obs_space: gym.Space,
+    action_space: gym.Space,
+    num_envs: int,
+    frame_stack: int = 1,
+    horizon: int | None = None,
+) -> int:
+    """Return the bytes that `make_memory` would allocate, without allocating them (see there for the arguments).
+
+    OnPolicyReplay grows with the longest episode: for it, this is what it begins with.
+    """
+    if spec.name == "Replay":
+        return plan_bytes(Replay.plan(obs_space, action_space, num_envs, spec.max_size, frame_stack))
+    rows = OnPolicyReplay.FIRST_ROWS if spec.name == "OnPolicyReplay" else horizon
+    if rows is None:
+        raise ValueError(f"{spec.name} needs a horizon")
+    return plan_bytes(OnPolicyBatchReplay.plan(obs_space, action_space, num_envs, rows))

@@ -1,0 +1,261 @@
+"""Replay memory: every frame stored once, and only transitions that happened handed out.
+
+Lin 1992, "Self-improving reactive agents based on reinforcement learning, planning and teaching"; Mnih et al. 2015.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from slm_lab.agent.memory.columns import Plan, action_dtype, allocate, check_state, obs_dtype, plan_bytes, shape_of
+from slm_lab.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from slm_lab.env.vec_env import Step
+
+
+class ReplayBatch(NamedTuple):
+    """B transitions, on the memory's device but for `index`."""
+
+    obs: torch.Tensor
+    """[B, *obs]."""
+    action: torch.Tensor
+    """[B, *action] int64, or float32 where actions are continuous."""
+    reward: torch.Tensor
+    """[B] float32."""
+    terminated: torch.Tensor
+    """[B] bool; cuts the value. A truncated episode is not marked: its last `next_obs` is the true one."""
+    next_obs: torch.Tensor
+    """[B, *obs] what truly followed, never the first observation of the next episode."""
+    index: torch.Tensor
+    """[B] int64 on the CPU; where the transitions lie in the memory."""
+
+
+class Replay:
+    """The latest transitions of N environments, sampled uniformly with replacement.
+
+    Each environment has a ring of R rows, one frame each; row r of environment n is the flat row r * N + n. Where an
+    observation is a window of the last k frames (`frame_stack`), the first observation of an episode takes k rows, so
+    that any way of padding it comes back exact, and every step adds one: the last frame of what truly followed. The
+    windows that end at one row and at the next are the `obs` and the `next_obs` of a transition; its action, reward and
+    `terminated` stand at the row where its `obs` ends. An episode of T steps thus takes T + k rows. Where the game goes
+    on after `terminated` (a lost life), the first observation is there already and takes none.
+
+    `valid` marks the rows at which a transition stands. It does not mark the row that has no successor (the newest, the
+    last of an episode), nor those whose window was partly overwritten. So between rows that are valid one after another
+    an episode can only have ended by `terminated`.
+
+    Args:
+        obs_space: space of one environment's observations, as the agent sees them.
+        action_space: space of one environment's actions.
+        num_envs: N.
+        max_size: rows in all; rounded up to a multiple of N.
+        batch_size: transitions per batch.
+        frame_stack: k; the observation's first axis holds the k latest frames, oldest first.
+        use_cer: the transitions added since the last batch take the last places of the next one (combined experience
+            replay, Zhang & Sutton 2017).
+        device: where batches go.
+        seed: of the sampling.
+
+    Raises:
+        SpecError: `max_size` leaves no room for a single transition.
+    """
+
+    def __init__(
+        self,
+        *,
+        obs_space: gym.Space,
+        action_space: gym.Space,
+        num_envs: int,
+        max_size: int,
+        batch_size: int,
+        frame_stack: int = 1,
+        use_cer: bool = False,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        plan = self.plan(obs_space, action_space, num_envs, max_size, frame_stack)
+        columns = allocate(plan)
+        self._frame, self._action, self._reward = columns["frame"], columns["action"], columns["reward"]
+        self._terminated, self.valid = columns["terminated"], columns["valid"]
+        self.nbytes = plan_bytes(plan)
+        self.num_envs, self.batch_size, self.frame_stack = num_envs, batch_size, frame_stack
+        self.capacity = len(self.valid)
+        self.size = 0
+        self.device = torch.device(device)
+        self._obs_shape, self._frame_shape = shape_of(obs_space), self._frame.shape[1:]
+        self._rng = np.random.default_rng(seed)
+        self._window = np.arange(1 - frame_stack, 2) * num_envs  # from a transition's row to its k + 1 frames
+        self._every_env = slice(None)
+        self._newest = (
+            np.arange(num_envs) - num_envs
+        )  # [N] flat row of the newest frame, not yet wrapped; none at first
+        self._starting = np.arange(num_envs)  # environments whose next observation begins an episode
+        self._fresh = deque[np.ndarray](maxlen=-(-batch_size // num_envs)) if use_cer else None
+
+    @staticmethod
+    def plan(obs_space: gym.Space, action_space: gym.Space, num_envs: int, max_size: int, frame_stack: int = 1) -> Plan:
+        """Return the arrays that such a memory allocates."""
+        rows, least = -(-max_size // num_envs), frame_stack + 1
+        if rows < least:
+            raise SpecError(
+                f"agent.memory.max_size: {max_size} is too little for {num_envs} environments with observations of "
+                f"{frame_stack} frames; give it at least {num_envs * least}"
+            )
+        obs_shape, capacity = shape_of(obs_space), rows * num_envs
+        if frame_stack > 1 and obs_shape[0] % frame_stack:
+            raise ValueError(f"an observation of shape {obs_shape} does not hold {frame_stack} frames")
+        frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:]) if frame_stack > 1 else obs_shape
+        return {
+            "frame": ((capacity, *frame_shape), obs_dtype(obs_space)),
+            "action": ((capacity, *shape_of(action_space)), action_dtype(action_space)),
+            "reward": ((capacity,), np.dtype(np.float32)),
+            "terminated": ((capacity,), np.dtype(bool)),
+            "valid": ((capacity,), np.dtype(bool)),
+        }
+
+    def add(self, obs: np.ndarray, action: np.ndarray, step: "Step") -> None:
+        """Store one transition of every environment.
+
+        Args:
+            obs: [N, *obs] what was acted on.
+            action: [N, *action] what was done.
+            step: what followed. Nothing of the three is kept: they are copied.
+        """
+        if self._starting.size:
+            self._begin_episodes(obs)
+        row = self._newest % self.capacity
+        self._action[row] = action
+        self._reward[row] = step.reward
+        self._terminated[row] = step.terminated
+        self._push(self._every_env, self._frames(step.final_obs)[:, -1])
+        self.valid[row] = True
+        self.size += self.num_envs
+        self._starting = np.flatnonzero(step.terminated | step.truncated)
+        if self._fresh is not None:
+            self._fresh.append(row)
+
+    def sample(self, batch_size: int | None = None) -> ReplayBatch:
+        """Draw transitions, uniformly and with replacement.
+
+        Args:
+            batch_size: how many; by default the memory's own.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        index = self._draw(batch_size or self.batch_size)
+        if self._fresh:
+            newest = np.concatenate(self._fresh)[-len(index) :]
+            newest = newest[self.valid[newest]]
+            index[len(index) - len(newest) :] = newest
+            self._fresh.clear()
+        return self.batch(index)
+
+    def batch(self, index: np.ndarray) -> ReplayBatch:
+        """Return the transitions that stand at the flat rows `index` ([B] int64), all of which must be valid."""
+        k = self.frame_stack
+        # obs and next_obs share k - 1 frames: they are views of one block of k + 1
+        frames = self._to_device(self._frame.take(index[:, None] + self._window, axis=0, mode="wrap"))
+        shape = (len(index), *self._obs_shape)
+        return ReplayBatch(
+            obs=frames[:, :k].reshape(shape),
+            action=self._to_device(self._action.take(index, axis=0)),
+            reward=self._to_device(self._reward.take(index)),
+            terminated=self._to_device(self._terminated.take(index)),
+            next_obs=frames[:, 1:].reshape(shape),
+            index=torch.from_numpy(index),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on exactly. The big tensors are views: use them before the next `add`."""
+        filled = self._filled()
+        columns = {name: torch.from_numpy(column[:filled]) for name, column in self._columns().items()}
+        return columns | {
+            "sizes": self._sizes(),
+            "size": self.size,
+            "newest": self._newest.tolist(),
+            "starting": self._starting.tolist(),
+            "fresh": [row.tolist() for row in self._fresh or ()],
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; ValueError where it comes from a memory of other sizes."""
+        check_state("replay memory", self._sizes(), state["sizes"])
+        self.valid[:] = False
+        for name, column in self._columns().items():
+            column[: len(state[name])] = state[name].numpy()
+        self.size = state["size"]
+        self._newest = np.array(state["newest"], np.int64)
+        self._starting = np.array(state["starting"], np.int64)
+        if self._fresh is not None:
+            self._fresh.clear()
+            self._fresh.extend(np.array(row, np.int64) for row in state["fresh"])
+        self._rng.bit_generator.state = state["rng"]
+
+    def _begin_episodes(self, obs: np.ndarray) -> None:
+        """Store the first observation of the episodes that begin, but where it is what the newest rows hold."""
+        envs = self._starting
+        # an observation that does not fit the dtype of its space must not be cut down to it in silence
+        window = self._frames(obs)[envs].astype(self._frame.dtype, casting="same_kind", copy=False)
+        new = ~self._goes_on(envs, window)
+        envs, window = envs[new], window[new]
+        for age in range(self.frame_stack):
+            self._push(envs, window[:, age])
+
+    def _goes_on(self, envs: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Tell for which of `envs` the last transition was terminated and `window` is nevertheless what followed it."""
+        newest = self._newest[envs]
+        terminated = (newest >= 0) & self._terminated[(newest - self.num_envs) % self.capacity]
+        stored = self._frame.take(newest[:, None] + self._window[:-1], axis=0, mode="wrap")
+        return terminated & (stored == window).reshape(len(envs), -1).all(axis=1)
+
+    def _push(self, envs: np.ndarray | slice, frame: np.ndarray) -> None:
+        """Add one row to the rings of `envs`."""
+        self._newest[envs] += self.num_envs
+        row = self._newest[envs] % self.capacity
+        # the transition whose window begins at this row; those that begin before it fell when their row was overwritten
+        stale = (row + (self.frame_stack - 1) * self.num_envs) % self.capacity
+        self.size -= int(np.count_nonzero(self.valid[stale]))
+        self.valid[stale] = False
+        self._frame[row] = frame
+
+    def _draw(self, count: int) -> np.ndarray:
+        """Return `count` valid rows, each as likely as any other: the few that are not valid are drawn again."""
+        if not self.size:
+            raise ValueError("the replay memory holds no transition yet")
+        filled = self._filled()
+        index = self._rng.integers(filled, size=count)
+        wrong = np.flatnonzero(~self.valid[index])
+        while wrong.size:
+            index[wrong] = self._rng.integers(filled, size=wrong.size)
+            wrong = wrong[~self.valid[index[wrong]]]
+        return index
+
+    def _filled(self) -> int:
+        """Return how many flat rows, from 0 on, have been written (by one environment at least)."""
+        return min(int(self._newest.max()) // self.num_envs * self.num_envs + self.num_envs, self.capacity)
+
+    def _frames(self, obs: np.ndarray) -> np.ndarray:
+        """View [N, *obs] as [N, k, *frame]."""
+        return obs.reshape(len(obs), self.frame_stack, *self._frame_shape)
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {
+            "frame": self._frame,
+            "action": self._action,
+            "reward": self._reward,
+            "terminated": self._terminated,
+            "valid": self.valid,
+        }
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"capacity": self.capacity, "num_envs": self.num_envs, "frame": list(self._frame_shape)}
