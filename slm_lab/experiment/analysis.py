@@ -1,0 +1,328 @@
+"""From the rows of the sessions to the metrics of sessions and trials. Reads files, writes files, knows no training.
+
+Notation: R_i is `total_reward` in row i of the N rows that have one, b the mean return of a random policy, and
+s_i = R_i − b the strength of row i. Rows before the first finished episode have no R and count for nothing.
+
+A quotient without a denominator (one row, no optimiser step, as strong as random throughout) is NaN here and null in
+the files; a short run has fewer metrics, and is as valid as a long one.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from slm_lab.experiment import graph
+from slm_lab.experiment.paths import RunPaths
+from slm_lab.lib.files import read_json, read_rows, write_json, write_rows
+from slm_lab.lib.stats import bootstrap_ci, iqm
+
+MA_WINDOW = 100  # rows in total_reward_ma
+SESSION_SCALARS = (
+    "frame",
+    "total_reward_ma",
+    "strength",
+    "max_strength",
+    "final_strength",
+    "sample_efficiency",
+    "training_efficiency",
+    "stability",
+)
+TRIAL_SCALARS = (*SESSION_SCALARS, "consistency")
+
+Rows = Mapping[str, np.ndarray]
+Series = dict[str, np.ndarray]
+Scalars = dict[str, float]
+
+
+@dataclass(frozen=True)
+class SessionMetrics:
+    """What one session came to.
+
+    Attributes:
+        scalar: name → value, see `SESSION_SCALARS`.
+        local: name → the same metric over the rows up to each row [N], beside the rows' `frames`, `opt_steps`,
+            `mean_returns` and `mean_returns_ma`.
+    """
+
+    scalar: Scalars
+    local: Series
+
+
+# --- one session
+
+
+def moving_average(x: np.ndarray, window: int = MA_WINDOW) -> np.ndarray:
+    """Return the mean of the last `window` values up to each value (of all of them while there are fewer) [N]."""
+    return np.array([x[max(0, end - window) : end].mean() for end in range(1, x.size + 1)])
+
+
+def efficiency(strengths: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return Σ s_i/t_i ÷ Σ s_i over the rows up to each row [N]: high when strength comes early.
+
+    Args:
+        strengths: s [N].
+        steps: t [N], frames (sample efficiency) or optimiser steps (training efficiency); rows at 0 give no s/t.
+    """
+    per_step = np.divide(strengths, steps, out=np.zeros_like(strengths), where=steps != 0)
+    per_step = np.where(np.isnan(steps), np.nan, per_step)
+    return _quotient(np.cumsum(per_step), np.cumsum(strengths))
+
+
+def stability(strengths: np.ndarray) -> np.ndarray:
+    """Return 1 − |Σ min(s_{i+1} − s_i, 0) ÷ Σ_{i<n} s_i| over the rows up to each row n [N]: 1 when nothing is lost."""
+    drops = np.minimum(np.diff(strengths), 0.0)
+    lost = np.concatenate([[0.0], np.cumsum(drops)])[: strengths.size]
+    held = np.concatenate([[0.0], np.cumsum(strengths[:-1])])[: strengths.size]
+    return 1.0 - np.abs(_quotient(lost, held))
+
+
+def session_metrics(rows: Rows, baseline: float) -> SessionMetrics:
+    """Compute the metrics of one session.
+
+    Args:
+        rows: columns `total_reward`, `frame`, and `opt_step` where there is one [rows].
+        baseline: b, mean return of a random policy.
+    """
+    table = _scored(rows)
+    returns, frames, opt_steps = table["total_reward"], table["frame"], table["opt_step"]
+    strengths = returns - baseline
+    local = {
+        "frames": frames,
+        "opt_steps": opt_steps,
+        "mean_returns": returns,
+        "mean_returns_ma": moving_average(returns),
+        "strengths": strengths,
+        "sample_efficiencies": efficiency(strengths, frames),
+        "training_efficiencies": efficiency(strengths, opt_steps),
+        "stabilities": stability(strengths),
+    }
+    last_frame = float(rows["frame"][-1]) if len(rows.get("frame", ())) else math.nan
+    if not returns.size:
+        return SessionMetrics(dict.fromkeys(SESSION_SCALARS, math.nan) | {"frame": last_frame}, local)
+    scalar = {
+        "frame": last_frame,
+        "total_reward_ma": local["mean_returns_ma"][-1],
+        "strength": strengths.mean(),
+        "max_strength": strengths.max(),
+        "final_strength": strengths[-1],
+        "sample_efficiency": local["sample_efficiencies"][-1],
+        "training_efficiency": local["training_efficiencies"][-1],
+        "stability": local["stabilities"][-1],
+    }
+    return SessionMetrics({name: float(value) for name, value in scalar.items()}, local)
+
+
+# --- the sessions of a trial
+
+
+def align(sessions: Sequence[Series], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Put a series of every session on common ground, up to where the shortest ends.
+
+    Sessions log on one grid of frames, so the frames that all have are compared with each other; a session whose first
+    episode took longer lacks a row at the start. On grids that share nothing the row number has to do.
+
+    Returns:
+        frames [N] and values [sessions, N].
+    """
+    if not sessions:
+        return np.empty(0), np.empty((0, 0))
+    common = sessions[0]["frames"]
+    for session in sessions[1:]:
+        common = np.intersect1d(common, session["frames"])
+    if common.size:
+        return common, np.stack([s[name][np.searchsorted(s["frames"], common)] for s in sessions])
+    shortest = min(session["frames"].size for session in sessions)
+    return sessions[0]["frames"][:shortest], np.stack([session[name][:shortest] for session in sessions])
+
+
+def consistency(strengths: np.ndarray) -> np.ndarray:
+    """Return 1 − 2·Σ_i std_j(s_ij) ÷ Σ_i mean_j(s_ij) over the rows up to each row [N]: 1 when all seeds are alike.
+
+    Args:
+        strengths: s [sessions, N]. The deviation is the sample's (n − 1); one session has none and is consistent.
+    """
+    spread = strengths.std(axis=0, ddof=1) if len(strengths) > 1 else np.zeros(strengths.shape[-1])
+    mean = strengths.mean(axis=0) if len(strengths) else np.zeros(strengths.shape[-1])
+    return 1.0 - 2.0 * _quotient(np.cumsum(spread), np.cumsum(mean))
+
+
+def trial_metrics(sessions: Mapping[int, SessionMetrics], baseline: float) -> dict[str, Any]:
+    """Compute the metrics of a trial from those of its sessions.
+
+    Args:
+        sessions: session index → metrics.
+        baseline: b, written down beside the metrics that rest on it.
+
+    Returns:
+        - `scalar`: the session metrics averaged over the sessions that have them, `consistency`, and the first session's
+          `frame`;
+        - `over_seeds`: for `total_reward_ma` and `final_total_reward` (the last R) the mean, std, IQM, and the 95 %
+          bootstrap interval `ci95` of the IQM;
+        - `sessions`: session index → its scalars;
+        - `random_baseline`: b;
+        - `local`: series over the frames that all sessions have.
+    """
+    ordered = [sessions[index] for index in sorted(sessions)]
+    scalar = {name: _mean([session.scalar[name] for session in ordered]) for name in SESSION_SCALARS}
+    scalar["frame"] = ordered[0].scalar["frame"] if ordered else math.nan
+    series = [session.local for session in ordered]
+    frames, strengths = align(series, "strengths")
+    consistencies = consistency(strengths)
+    scalar["consistency"] = float(consistencies[-1]) if consistencies.size else math.nan
+    finals = [session.local["mean_returns"][-1:] for session in ordered]
+    local = {"frames": frames}
+    for name in ("mean_returns", "mean_returns_ma", "strengths"):
+        values = align(series, name)[1]
+        local[name] = values.mean(axis=0) if values.size else frames
+    return {
+        "scalar": scalar,
+        "over_seeds": {
+            "total_reward_ma": _over_seeds(np.array([session.scalar["total_reward_ma"] for session in ordered])),
+            "final_total_reward": _over_seeds(np.concatenate([np.empty(0), *finals])),
+        },
+        "sessions": {
+            str(index): sessions[index].scalar | {"final_total_reward": float(last[0]) if last.size else math.nan}
+            for index, last in zip(sorted(sessions), finals, strict=True)
+        },
+        "random_baseline": baseline,
+        "local": local | {"consistencies": consistencies},
+    }
+
+
+def metrics_line(scalar: Mapping[str, float]) -> str:
+    """Return the line of the log that sums a trial up: `trial_metrics: frame:1.00e+04 | total_reward_ma:155.27 | …`."""
+    parts = [f"{name}:{_number(name, scalar.get(name, math.nan))}" for name in TRIAL_SCALARS]
+    return "trial_metrics: " + " | ".join(parts)
+
+
+# --- files
+
+
+def analyze_session(paths: RunPaths, baseline: float) -> dict[str, Scalars]:
+    """Turn the rows of a session into its metrics files and graphs.
+
+    Without a rigorous evaluation the training rows are the evaluation rows as well, so that the layout is complete;
+    then no graph is drawn twice.
+
+    Args:
+        paths: names a session.
+        baseline: b, mean return of a random policy.
+
+    Returns:
+        "train" and "eval" → scalar metrics.
+
+    Raises:
+        OSError: the session has no rows file.
+    """
+    rigorous = _is_rigorous(paths)
+    tables = {"train": read_rows(paths.session_df("train"))}
+    if rigorous:
+        tables["eval"] = _rows_or_none(paths.session_df("eval"))
+    else:
+        tables["eval"] = tables["train"]
+        write_rows(paths.session_df("eval"), tables["train"])
+    scalars = {}
+    for mode, rows in tables.items():
+        metrics = session_metrics(rows, baseline)
+        write_json(paths.session_metrics(mode), {"scalar": metrics.scalar, "local": metrics.local})
+        write_json(paths.session_metrics_scalar(mode), metrics.scalar)
+        if mode == "train" or rigorous:
+            _draw(graph.draw_session, paths, mode, rows, metrics.local, baseline)
+        scalars[mode] = metrics.scalar
+    return scalars
+
+
+def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> dict[str, Any]:
+    """Turn the rows of a trial's sessions into the trial's metrics files and graphs.
+
+    The evaluation rows count where there was a rigorous evaluation, the training rows otherwise. A session without a
+    rows file is left out with a warning.
+
+    Args:
+        paths: names a trial.
+        spec: the trial's spec as a dict, e.g. `Spec.to_dict()`.
+        baseline: b, mean return of a random policy.
+
+    Returns:
+        as `trial_metrics`.
+    """
+    mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
+    sessions = {}
+    for index in range(spec["meta"]["max_session"]):
+        file = paths.for_session(index).session_df(mode)
+        if file.exists():
+            sessions[index] = session_metrics(read_rows(file), baseline)
+        else:
+            logger.warning("{}: missing; session {} is left out of the trial's metrics", file, index)
+    metrics = trial_metrics(sessions, baseline)
+    write_json(paths.trial_metrics, metrics)
+    write_json(paths.trial_metrics_scalar, metrics["scalar"])
+    write_json(paths.trial_metrics_scalar_top, metrics["scalar"])
+    series = {index: session.local for index, session in sessions.items()}
+    means = {name: align(list(series.values()), name) for name in graph.RETURNS}
+    _draw(graph.draw_trial, paths, series, means, baseline)
+    return metrics
+
+
+def _draw(draw: Callable[..., None], *args: Any) -> None:
+    try:
+        draw(*args)
+    except Exception as error:  # the numbers are safe, and no picture is worth a run
+        logger.opt(exception=error).warning("a graph could not be drawn")
+
+
+def _is_rigorous(paths: RunPaths) -> bool:
+    for file in (paths.session_spec, paths.trial_spec, paths.spec):
+        try:
+            return bool(read_json(file)["meta"].get("rigorous_eval"))
+        except (OSError, ValueError, KeyError):
+            continue  # not written yet, or spoilt: the next one says the same
+    return paths.session_df("eval").exists()
+
+
+def _rows_or_none(file: Path) -> Rows:
+    if file.exists():
+        return read_rows(file)
+    logger.warning("{}: missing, though the spec asks for a rigorous evaluation; its metrics stay empty", file)
+    return {}
+
+
+def _scored(rows: Rows) -> Rows:
+    """Return the rows with a finite total_reward; a column that is not there is NaN throughout."""
+    returns = np.asarray(rows.get("total_reward", np.empty(0)), dtype=np.float64)
+    scored = np.isfinite(returns)
+    columns = {name: np.asarray(rows.get(name, np.full(returns.size, np.nan))) for name in ("frame", "opt_step")}
+    return {"total_reward": returns[scored]} | {name: column[scored] for name, column in columns.items()}
+
+
+def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    there = [value for value in values if math.isfinite(value)]
+    return float(np.mean(there)) if there else math.nan
+
+
+def _over_seeds(values: np.ndarray) -> dict[str, Any]:
+    values = values[np.isfinite(values)]
+    spread = values.std(ddof=1) if values.size > 1 else math.nan
+    return {
+        "mean": _mean(values.tolist()),
+        "std": float(spread),
+        "iqm": iqm(values),
+        "ci95": list(bootstrap_ci(values, iqm)),
+        "values": values,
+    }
+
+
+def _number(name: str, value: float) -> str:
+    if name == "frame":
+        return f"{value:.2e}"
+    # efficiencies are of the order of 1/frames
+    return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:.2f}"

@@ -1,0 +1,89 @@
+"""The graphs of a run: what is drawn, and how it is named."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from slm_lab.experiment.paths import RunPaths
+from slm_lab.lib.plot import BLUE, GREEN, GREY, ORANGE, VERMILION, Line, draw_pngs, line_figure, write_html
+
+FRAMES = "frames (environment steps over all environments)"
+RETURNS = {
+    "mean_returns": "mean return (last ≤ 100 episodes)",
+    "mean_returns_ma": "mean return, averaged over the last ≤ 100 rows",
+}
+# column → (y title, colour); drawn against the frame where the column is there
+COLUMNS = {
+    "loss": ("loss", VERMILION),
+    "explore_var": ("exploration variable (ε or temperature)", ORANGE),
+    "entropy": ("entropy of the policy (nats)", GREEN),
+}
+
+Series = Mapping[str, np.ndarray]
+
+
+def draw_session(paths: RunPaths, mode: str, rows: Series, local: Series, baseline: float) -> None:
+    """Draw the graphs of one session.
+
+    Args:
+        paths: names the session.
+        mode: "train" or "eval".
+        rows: columns of the rows file [rows].
+        local: series of the session's metrics.
+        baseline: mean return of a random policy.
+    """
+    kind = "training" if mode == "train" else "evaluation"
+    title = f"{paths.spec_name} · trial {paths.trial} · session {paths.session} · {kind}"
+    for name, y_title in RETURNS.items():
+        lines = [_baseline_line(local["frames"], baseline), Line(local["frames"], local[name], "session", BLUE)]
+        write_html(line_figure(title, FRAMES, y_title, lines), paths.session_graph(mode, f"{name}_vs_frames"))
+    if mode == "eval":
+        return
+    for column, (y_title, color) in COLUMNS.items():
+        if column in rows and np.isfinite(rows[column]).any():
+            figure = line_figure(title, FRAMES, y_title, [Line(rows["frame"], rows[column], color=color)])
+            write_html(figure, paths.session_graph(mode, f"{column}_vs_frame"))
+
+
+def draw_trial(
+    paths: RunPaths, sessions: Mapping[int, Series], means: Mapping[str, tuple[np.ndarray, np.ndarray]], baseline: float
+) -> None:
+    """Draw the graphs of a trial: every seed, their mean, and one standard deviation around it.
+
+    Args:
+        paths: names the trial.
+        sessions: session index → series of its metrics.
+        means: "mean_returns" and "mean_returns_ma" → (frames [N], values [sessions, N]) on the frames that all have.
+        baseline: mean return of a random policy.
+    """
+    title = f"{paths.spec_name} · trial {paths.trial} · {len(sessions)} session{'s' * (len(sessions) != 1)}"
+    for name, y_title in RETURNS.items():
+        frames, values = means[name]
+        lines = [_baseline_line(frames, baseline)]
+        if len(sessions) > 1:
+            lines += [
+                Line(local["frames"], local[name], "each session" if first else None, BLUE, width=1, opacity=0.35)
+                for first, local in zip([True] + [False] * len(sessions), sessions.values(), strict=False)
+            ]
+            spread = values.std(axis=0, ddof=1)
+            lines.append(Line(frames, values.mean(axis=0), "mean ± 1 std over sessions", BLUE, width=2.5, band=spread))
+        else:
+            lines += [Line(frames, value, "session", BLUE) for value in values]
+        figure = line_figure(title, FRAMES, y_title, lines)
+        write_html(figure, paths.trial_graph(f"{name}_vs_frames"))
+        write_html(figure, paths.trial_graph_top(f"{name}_vs_frames"))
+
+
+def draw_run_pngs(paths: RunPaths) -> int:
+    """Draw a PNG beside every graph of the run, where a browser is there to draw it; tell how many there are now.
+
+    Takes seconds, so it is called once, when the training is over. Never raises.
+    """
+    pages = [*paths.folder.glob("*.html"), *paths.graph_dir.glob("*.html")]
+    # the graphs of trials first: they are looked at, should the time be up before all are done
+    return len(draw_pngs(sorted(pages, key=lambda page: ("_trial_graph_" not in page.name, page))))
+
+
+def _baseline_line(frames: np.ndarray, baseline: float) -> Line:
+    end = frames[-1] if frames.size else 1.0
+    return Line([0.0, end], [baseline, baseline], "random policy", GREY, width=1.5, dash="dash")

@@ -1,0 +1,292 @@
+"""Where everything of a run lies: one folder per run, and every file name made here.
+
+data/{spec}_{YYYY_MM_DD_HHMMSS}/
+    {spec}_spec.json  {spec}_t0_spec.json  {spec}_t0_s0_spec.json  {spec}_t0_trial_metrics_scalar.json
+    {spec}_t0_trial_graph_mean_returns{,_ma}_vs_frames.html
+    info/  rows and metrics      model/  checkpoints      graph/  all graphs      log/  what was printed
+data/@latest → the newest of them
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from slm_lab.lib.files import read_json
+from slm_lab.spec.errors import SpecError
+
+STAMP = "%Y_%m_%d_%H%M%S"
+STAMP_PATTERN = r"\d{4}_\d{2}_\d{2}_\d{6}"
+LATEST = "@latest"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Names every file of a run, of one trial in it, and of one session in that.
+
+    Attributes:
+        folder: the run's folder.
+        spec_name: name of the spec, which every file begins with.
+        trial: index of the trial.
+        session: index of the session; None where no session is meant.
+    """
+
+    folder: Path
+    spec_name: str
+    trial: int = 0
+    session: int | None = None
+
+    def for_trial(self, trial: int) -> "RunPaths":
+        """Return the names of another trial."""
+        return replace(self, trial=trial, session=None)
+
+    def for_session(self, session: int) -> "RunPaths":
+        """Return the names of a session of this trial."""
+        return replace(self, session=session)
+
+    @property
+    def info_dir(self) -> Path:
+        """Rows and metrics."""
+        return self.folder / "info"
+
+    @property
+    def model_dir(self) -> Path:
+        """Checkpoints."""
+        return self.folder / "model"
+
+    @property
+    def graph_dir(self) -> Path:
+        """Graphs."""
+        return self.folder / "graph"
+
+    @property
+    def log_dir(self) -> Path:
+        """What was printed."""
+        return self.folder / "log"
+
+    @property
+    def trial_prefix(self) -> str:
+        """`{spec}_t0`."""
+        return f"{self.spec_name}_t{self.trial}"
+
+    @property
+    def session_prefix(self) -> str:
+        """`{spec}_t0_s0`."""
+        if self.session is None:
+            raise ValueError("no session is meant here; take for_session(index) first")
+        return f"{self.trial_prefix}_s{self.session}"
+
+    # --- specs
+
+    @property
+    def spec(self) -> Path:
+        """The spec as it was asked for."""
+        return self.folder / f"{self.spec_name}_spec.json"
+
+    @property
+    def trial_spec(self) -> Path:
+        """The spec of the trial, which a search may have changed."""
+        return self.folder / f"{self.trial_prefix}_spec.json"
+
+    @property
+    def session_spec(self) -> Path:
+        """The spec of the session."""
+        return self.folder / f"{self.session_prefix}_spec.json"
+
+    # --- rows and metrics; mode is "train" or "eval"
+
+    def session_df(self, mode: str) -> Path:
+        """Rows logged by the session."""
+        return self.info_dir / f"{self.session_prefix}_session_df_{mode}.csv"
+
+    def session_metrics(self, mode: str) -> Path:
+        """Scalar metrics and their series."""
+        return self.info_dir / f"{self.session_prefix}_session_metrics_{mode}.json"
+
+    def session_metrics_scalar(self, mode: str) -> Path:
+        """Scalar metrics alone."""
+        return self.info_dir / f"{self.session_prefix}_session_metrics_scalar_{mode}.json"
+
+    @property
+    def trial_metrics(self) -> Path:
+        """Scalar metrics of the trial, their series, and what each seed came to."""
+        return self.info_dir / f"{self.trial_prefix}_trial_metrics.json"
+
+    @property
+    def trial_metrics_scalar(self) -> Path:
+        """Scalar metrics of the trial alone."""
+        return self.info_dir / f"{self.trial_prefix}_trial_metrics_scalar.json"
+
+    @property
+    def trial_metrics_scalar_top(self) -> Path:
+        """The same at the top of the folder, where it is met first."""
+        return self.folder / self.trial_metrics_scalar.name
+
+    @property
+    def trial_data_dict(self) -> Path:
+        """Of a search: trial → configuration and metrics."""
+        return self.info_dir / f"{self.spec_name}_trial_data_dict.json"
+
+    @property
+    def experiment_df(self) -> Path:
+        """Of a search: one row a trial."""
+        return self.info_dir / f"{self.spec_name}_experiment_df.csv"
+
+    @property
+    def experiment_df_top(self) -> Path:
+        """The same at the top of the folder."""
+        return self.folder / self.experiment_df.name
+
+    # --- graphs; the name says what over what, e.g. "mean_returns_vs_frames"
+
+    def session_graph(self, mode: str, name: str) -> Path:
+        """A graph of one session."""
+        return self.graph_dir / f"{self.session_prefix}_session_graph_{mode}_{name}.html"
+
+    def trial_graph(self, name: str) -> Path:
+        """A graph over the seeds of the trial."""
+        return self.graph_dir / f"{self.trial_prefix}_trial_graph_{name}.html"
+
+    def trial_graph_top(self, name: str) -> Path:
+        """The same at the top of the folder."""
+        return self.folder / self.trial_graph(name).name
+
+    def multi_trial_graph(self, name: str) -> Path:
+        """Of a search: the trials together."""
+        return self.graph_dir / f"{self.spec_name}_multi_trial_graph_{name}.html"
+
+    @property
+    def experiment_graph(self) -> Path:
+        """Of a search: metrics over what was searched."""
+        return self.graph_dir / f"{self.spec_name}_experiment_graph.html"
+
+    # --- logs
+
+    @property
+    def run_log(self) -> Path:
+        """What the run printed."""
+        return self.log_dir / f"{self.spec_name}.log"
+
+    @property
+    def trial_log(self) -> Path:
+        """What the trial printed."""
+        return self.log_dir / f"{self.trial_prefix}.log"
+
+    @property
+    def session_log(self) -> Path:
+        """What the session printed."""
+        return self.log_dir / f"{self.session_prefix}.log"
+
+
+def new_run(data_dir: str | Path, spec_name: str) -> RunPaths:
+    """Make the folder of a new run, and point `data_dir/@latest` at it.
+
+    Runs that begin within one second get consecutive seconds: each has its own folder, and they sort as they began.
+    """
+    data_dir = Path(data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    began = datetime.now()
+    while True:
+        folder = data_dir / f"{spec_name}_{began.strftime(STAMP)}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            began += timedelta(seconds=1)
+        else:
+            break
+    paths = RunPaths(folder, spec_name)
+    for sub in (paths.info_dir, paths.model_dir, paths.graph_dir, paths.log_dir):
+        sub.mkdir()
+    _point_latest(data_dir, folder.name)
+    return paths
+
+
+def latest_run(data_dir: str | Path, spec_name: str | None = None) -> RunPaths | None:
+    """Return the newest run of exactly this spec name, or of any with None; None where there is none.
+
+    The stamp in the name decides, not the file times, which copying changes.
+    """
+    runs = [(match[2], match[1], folder) for folder, match in _runs(Path(data_dir))]
+    runs = [run for run in runs if spec_name is None or run[1] == spec_name]
+    if not runs:
+        return None
+    _, name, folder = max(runs)
+    return RunPaths(folder, name)
+
+
+def find_run(target: str | Path) -> RunPaths:
+    """Find the run that a path means.
+
+    Args:
+        target: the folder of a run; or one of its `…_spec.json` files, which may name a trial and a session as well;
+            or `…/@latest`.
+
+    Raises:
+        SpecError: no run is there.
+    """
+    target = _follow_latest(Path(target))
+    if not target.exists():
+        raise SpecError(f"{target}: no such file or folder; name the folder of a run, e.g. data/dqn_2026_01_31_235959")
+    folder = target if target.is_dir() else target.parent
+    spec_name = _spec_name(folder)
+    if spec_name is None:
+        raise SpecError(f"{folder}: not the folder of a run, as there is no {{spec}}_spec.json in it")
+    if target.is_dir():
+        return RunPaths(folder, spec_name)
+    match = re.fullmatch(rf"{re.escape(spec_name)}(?:_t(\d+)(?:_s(\d+))?)?_spec\.json", target.name)
+    if match is None:
+        raise SpecError(f"{target}: not a spec file of the run {spec_name}; name {spec_name}_spec.json or the folder")
+    trial, session = match.groups()
+    return RunPaths(folder, spec_name, int(trial or 0), None if session is None else int(session))
+
+
+def _runs(data_dir: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for folder in data_dir.glob("*"):
+        match = re.fullmatch(rf"(.+)_({STAMP_PATTERN})", folder.name)
+        if match and folder.is_dir() and not folder.is_symlink():
+            yield folder, match
+
+
+def _spec_name(folder: Path) -> str | None:
+    """Tell the spec name of a run: from the folder's name, or, where that was changed, from the spec file's."""
+    # a spec may itself be called "…_t0" or "…_s1", so a file name alone does not say where the spec's name ends
+    match = re.fullmatch(rf"(.+)_{STAMP_PATTERN}", folder.resolve().name)
+    if match and any(folder.glob(f"{_glob_escape(match[1])}_*spec.json")):
+        return match[1]
+    files = sorted(folder.glob("*_spec.json"), key=lambda file: len(file.name))
+    return _name_in(files[0]) if files else None
+
+
+def _name_in(file: Path) -> str:
+    stem = file.name.removesuffix("_spec.json")
+    try:
+        name = read_json(file)["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return stem
+    return name if isinstance(name, str) and stem.startswith(name) else stem
+
+
+def _glob_escape(text: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", text)
+
+
+def _point_latest(data_dir: Path, name: str) -> None:
+    aside = data_dir / f".{LATEST}.{os.getpid()}"
+    try:
+        aside.symlink_to(name, target_is_directory=True)
+    except (OSError, NotImplementedError):
+        aside.write_text(name + "\n")  # a file system without links: the name stands in a file
+    try:
+        aside.replace(data_dir / LATEST)
+    except OSError:  # somebody's folder of that name: the run matters more than the pointer
+        aside.unlink()
+
+
+def _follow_latest(target: Path) -> Path:
+    if target.name != LATEST:
+        return target
+    if target.is_file():
+        return target.parent / target.read_text().strip()
+    return target.resolve()

@@ -1,0 +1,121 @@
+"""Every metric and graph of a run again, from its rows and specs alone."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from slm_lab.experiment import graph
+from slm_lab.experiment.analysis import analyze_session, analyze_trial, metrics_line
+from slm_lab.experiment.baseline import baseline_key, random_baseline, stored_baseline
+from slm_lab.experiment.paths import RunPaths, find_run
+from slm_lab.lib.files import read_json
+from slm_lab.spec.errors import SpecError
+
+
+@dataclass
+class RetroSummary:
+    """What was rebuilt.
+
+    Attributes:
+        paths: of the run.
+        sessions: how many sessions were rebuilt.
+        trials: trial index → metrics as `analyze_trial` returns them.
+        pngs: how many graphs have a PNG beside them.
+        problems: what was missing or spoilt, one line each; these were warned of as well.
+    """
+
+    paths: RunPaths
+    sessions: int = 0
+    trials: dict[int, dict[str, Any]] = field(default_factory=dict)
+    pngs: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def retro(target: str | Path) -> RetroSummary:
+    """Rebuild all metrics and graphs of a run.
+
+    What is missing or half-written is named in a warning, and the rest is rebuilt.
+
+    Args:
+        target: folder of the run, or a spec file in it.
+
+    Raises:
+        SpecError: it is not the folder of a run, or there are no rows in it.
+    """
+    paths = find_run(target)
+    summary = RetroSummary(paths)
+    trials = _trials(paths)
+    if not trials:
+        raise SpecError(f"{paths.folder}: no rows of any session in info/; there is nothing to rebuild from")
+    for folder in (paths.info_dir, paths.graph_dir):
+        folder.mkdir(exist_ok=True)
+    for trial, sessions in trials.items():
+        _rebuild_trial(paths.for_trial(trial), sessions, summary)
+    summary.pngs = graph.draw_run_pngs(paths)
+    return summary
+
+
+def _trials(paths: RunPaths) -> dict[int, set[int]]:
+    """Find trial index → the sessions that have rows."""
+    # anchored at the whole spec name, which may itself hold "_t0" or "_s1"
+    pattern = re.compile(rf"{re.escape(paths.spec_name)}_t(\d+)_s(\d+)_session_df_train\.csv")
+    trials: dict[int, set[int]] = {}
+    for file in paths.info_dir.glob("*_session_df_train.csv"):
+        if match := pattern.fullmatch(file.name):
+            trials.setdefault(int(match[1]), set()).add(int(match[2]))
+    return dict(sorted(trials.items()))
+
+
+def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -> None:
+    spec = _read_spec(paths, summary)
+    if spec is None:
+        return
+    baseline = _baseline(spec, paths)
+    for index in sorted(set(range(spec["meta"]["max_session"])) - sessions):
+        summary.problems.append(f"{paths.for_session(index).session_df('train')}: missing")  # analyze_trial warns
+    for index in sorted(sessions):
+        try:
+            analyze_session(paths.for_session(index), baseline)
+        except (OSError, ValueError) as error:
+            _report(summary, f"session {index} of trial {paths.trial}: {error}")
+        else:
+            summary.sessions += 1
+    metrics = analyze_trial(paths, spec, baseline)
+    summary.trials[paths.trial] = metrics
+    logger.info("{} {}", paths.trial_prefix, metrics_line(metrics["scalar"]))
+
+
+def _read_spec(paths: RunPaths, summary: RetroSummary) -> dict[str, Any] | None:
+    """Read the trial's spec, or the run's where that one is missing or spoilt."""
+    for file in (paths.trial_spec, paths.spec):
+        try:
+            spec = read_json(file)
+            if isinstance(spec["meta"]["max_session"], int) and isinstance(spec["env"]["name"], str):
+                return spec
+            _report(summary, f"{file}: not a spec")
+        except OSError:
+            _report(summary, f"{file}: missing")
+        except (ValueError, KeyError, TypeError) as error:
+            _report(summary, f"{file}: not a whole spec ({type(error).__name__}: {error})")
+    _report(summary, f"trial {paths.trial}: left out, as no spec of it can be read")
+    return None
+
+
+def _baseline(spec: Mapping[str, Any], paths: RunPaths) -> float:
+    from slm_lab.spec import Spec
+
+    data_dir = paths.folder.parent
+    try:
+        return random_baseline(Spec.from_dict(paths.spec_name, dict(spec)).env, data_dir)
+    except SpecError as error:  # a spec of another version: its rows are as good as ever
+        logger.warning("{}: not a spec of this version: {}", paths.trial_spec, error)
+        return stored_baseline(baseline_key(spec["env"]["name"], {}), data_dir) or 0.0
+
+
+def _report(summary: RetroSummary, problem: str) -> None:
+    logger.warning("{}", problem)
+    summary.problems.append(problem)
