@@ -1,0 +1,128 @@
+"""The agent: an algorithm between an environment that speaks numpy and nets that speak torch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from slm_lab.agent.algorithm import Setting, make_algorithm
+from slm_lab.env import Step, VecEnv
+from slm_lab.lib.rng import derive_seed
+from slm_lab.spec import Spec
+
+
+class DivergenceError(RuntimeError):
+    """Training went to infinity or to no number: the run has failed, and its last score is not a score."""
+
+
+class Agent:
+    """Acts, remembers and learns, for `num_envs` environments at once.
+
+    Args:
+        spec: the spec.
+        env: the environment; its spaces, number and frame stack are read.
+        seed: seed of everything random in the agent.
+        device: where the nets live.
+        compile_loss: hand the loss functions to `torch.compile`.
+    """
+
+    def __init__(
+        self, spec: Spec, env: VecEnv, seed: int, device: torch.device | None = None, compile_loss: bool = False
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        setting = Setting(
+            obs_space=env.obs_space,
+            action_space=env.action_space,
+            num_envs=env.num_envs,
+            frame_stack=env.frame_stack,
+            seed=seed,
+            device=self.device,
+            compile_loss=compile_loss,
+        )
+        with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
+            torch.manual_seed(derive_seed(seed, "net"))
+            self.algorithm = make_algorithm(spec.agent, setting)
+
+    @torch.inference_mode()
+    def act(self, obs: np.ndarray, frame: int = 0, explore: bool = True) -> np.ndarray:
+        """Choose actions.
+
+        Args:
+            obs: observations [N, ...].
+            frame: frames so far; schedules of the exploration read it.
+            explore: False for the best known action.
+
+        Returns:
+            actions [N, ...].
+        """
+        return self.algorithm.act(torch.from_numpy(obs).to(self.device), frame, explore).cpu().numpy()
+
+    def observe(self, obs: np.ndarray, action: np.ndarray, step: Step) -> None:
+        """Remember what `action` led to."""
+        if self.algorithm.memory is not None:
+            self.algorithm.memory.add(obs, action, step)
+
+    def ready(self, frame: int) -> bool:
+        """Tell whether it is time to learn."""
+        return self.algorithm.ready(frame)
+
+    def update(self, frame: int) -> dict[str, float]:
+        """Learn from memory.
+
+        Returns:
+            means of loss and other metrics over the gradient steps taken.
+
+        Raises:
+            DivergenceError: one of them is not finite.
+        """
+        metrics = self.algorithm.update(frame)
+        if bad := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
+            raise DivergenceError(
+                f"training diverged at frame {frame}: "
+                + ", ".join(f"{name} = {value}" for name, value in bad.items())
+                + "; try a lower learning rate, clip_grad_val, or normalised observations and rewards"
+            )
+        return metrics
+
+    @property
+    def opt_steps(self) -> int:
+        """Optimiser steps taken."""
+        return sum(learner.opt_steps for learner in self.algorithm.learners.values())
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first optimiser; nan without one."""
+        return next((learner.lr for learner in self.algorithm.learners.values()), math.nan)
+
+    def nets_state(self) -> dict[str, Any]:
+        """Return the weights of every net, by net."""
+        return {name: module.state_dict() for name, module in self.algorithm.modules.items()}
+
+    def load_nets(self, state: Mapping[str, Any]) -> None:
+        """Take over weights."""
+        for name, module in self.algorithm.modules.items():
+            module.load_state_dict(state[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes besides the weights: optimisers, memory, random streams."""
+        algorithm = self.algorithm
+        return {
+            "optim": {name: learner.state_dict() for name, learner in algorithm.learners.items()},
+            "memory": algorithm.memory.state_dict() if algorithm.memory is not None else {},
+            "streams": {name: generator.get_state() for name, generator in algorithm.generators.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        algorithm = self.algorithm
+        for name, learner in algorithm.learners.items():
+            learner.load_state_dict(state["optim"][name])
+        if algorithm.memory is not None:
+            algorithm.memory.load_state_dict(state["memory"])
+        for name, generator in algorithm.generators.items():
+            generator.set_state(state["streams"][name])
+
+
+__all__ = ["Agent", "DivergenceError"]

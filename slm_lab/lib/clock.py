@@ -47,3 +47,11 @@ class Clock:
 def crossed(frame: int, step: int, every: int) -> bool:
     """Tell whether the last `step` frames up to `frame` passed a multiple of `every`."""
     return frame // every > (frame - step) // every
+
+
+def previous_crossing(frame: int, step: int, every: int) -> int:
+    """Return the last frame before `frame`, in steps of `step`, at which a multiple of `every` was passed; 0 if none was."""
+    earlier = frame - step
+    while earlier > 0 and not crossed(earlier, step, every):
+        earlier -= step
+    return max(earlier, 0)

@@ -1,8 +1,10 @@
-"""Cores, threads and devices: what a session may use."""
+"""Cores and devices: what a session may use."""
 
 import os
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def available_cores() -> int:
@@ -10,7 +12,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_device(gpu: bool | str, index: int) -> torch.device:
+def pick_device(gpu: bool | str, index: int) -> "torch.device":
     """Return the device to train on.
 
     Args:
@@ -20,9 +22,11 @@ def pick_device(gpu: bool | str, index: int) -> torch.device:
     Raises:
         RuntimeError: a GPU is asked for and there is none.
     """
+    import torch
+
     count = torch.cuda.device_count() if gpu is not False else 0
     if count:
         return torch.device("cuda", index % count)
     if gpu is True:
-        raise RuntimeError("agent.net.gpu is true, but torch finds no GPU: set it to false or \"auto\"")
+        raise RuntimeError('agent.net.gpu is true, but torch finds no GPU: set it to false or "auto"')
     return torch.device("cpu")

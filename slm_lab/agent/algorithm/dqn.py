@@ -1,0 +1,117 @@
+"""Deep Q-Networks, plain and double."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete
+from slm_lab.agent.algorithm.estimator import td_target
+from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
+from slm_lab.agent.algorithm.loss import make_loss
+from slm_lab.agent.net import make_net
+from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.lib.clock import crossed, previous_crossing
+from slm_lab.lib.schedule import make_schedule
+from slm_lab.spec import AgentSpec
+
+
+class DQN:
+    """Deep Q-Network (Mnih et al. 2015, Nature 518) and Double DQN (van Hasselt et al. 2015, arXiv:1509.06461).
+
+    Minimise the loss between Q(s, a) and
+
+        DQN        r + gamma max_a' Q_target(s', a')
+        DoubleDQN  r + gamma Q_target(s', argmax_a' Q(s', a'))      (eq. 4 of the second paper)
+
+    without the second term where the episode terminated. Every `training_frequency` frames, `training_iter` batches are
+    drawn from the replay and each is used for `training_batch_iter` gradient steps. The target net is replaced every
+    `update_frequency` frames, or follows by `polyak_coef` (the weight of the online net) after every gradient step.
+
+    Example:
+        "algorithm": {"name": "DQN", "action_policy": "epsilon_greedy", "gamma": 0.99, "training_frequency": 4,
+                      "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.05, "end_step": 10000},
+                      "training_start_step": 1000, "training_iter": 1, "training_batch_iter": 1}
+    """
+
+    def __init__(self, spec: AgentSpec, setting: Setting) -> None:
+        algorithm = spec.algorithm
+        self.spec, self.net_spec, self.setting = algorithm, spec.net, setting
+        actions = require_discrete(setting.action_space, algorithm.name)
+        self.memory = setting.memory(spec)
+        build = partial(make_net, spec.net, setting.obs_space.shape, [actions])
+        self.net, self.target_net = build().to(setting.device), build().to(setting.device).requires_grad_(False)
+        self.target_net.load_state_dict(self.net.state_dict())
+        self.nets = nn.ModuleDict({"net": self.net, "target_net": self.target_net})
+        self.explore_var = make_schedule(**algorithm.explore_var_spec.model_dump()) if algorithm.explore_var_spec else None
+        loss = partial(
+            dqn_loss,
+            loss_fn=make_loss(spec.net.loss_spec),
+            gamma=algorithm.gamma,
+            double=algorithm.name == "DoubleDQN",
+        )
+        self.learner = setting.learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
+        self.modules = {"net": self.net, "target_net": self.target_net}
+        self.learners, self.generators = {"net": self.learner}, {"action": setting.generator("action")}
+
+    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+        """Choose by the action policy; greedily without `explore`."""
+        (q,) = self.net(obs)
+        if not explore or self.explore_var is None:
+            return greedy(q)
+        policy = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann}[self.spec.action_policy]
+        return policy(q, self.explore_var(frame), self.generators["action"])
+
+    def ready(self, frame: int) -> bool:
+        """Learn every `training_frequency` frames once `training_start_step` frames are in."""
+        due = crossed(frame, self.setting.num_envs, self.spec.training_frequency)
+        return due and frame >= self.spec.training_start_step and self.memory.size > 0
+
+    def update(self, frame: int) -> dict[str, float]:
+        """Run one training event."""
+        metrics = []
+        for _ in range(self.spec.training_iter):
+            batch = self.memory.sample()
+            for _ in range(self.spec.training_batch_iter):
+                metrics.append(self.learner.step(batch.obs, batch.action, batch.reward, batch.terminated, batch.next_obs))
+                if self.net_spec.update_type == "polyak":
+                    update_target(self.target_net, self.net, self.net_spec.polyak_coef)
+        if self.net_spec.update_type == "replace":
+            since = frame - previous_crossing(frame, self.setting.num_envs, self.spec.training_frequency)
+            if crossed(frame, since, self.net_spec.update_frequency):
+                update_target(self.target_net, self.net, 1.0)
+        self.learner.decay(frame)
+        return mean_metrics(metrics)
+
+    def variables(self, frame: int) -> dict[str, float]:
+        """Return explore_var: epsilon or the temperature tau."""
+        return {"explore_var": self.explore_var(frame)} if self.explore_var else {}
+
+
+def dqn_loss(
+    nets: nn.ModuleDict,
+    obs: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    terminated: Tensor,
+    next_obs: Tensor,
+    *,
+    loss_fn: nn.Module,
+    gamma: float,
+    double: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the temporal-difference loss; every batch argument is [B, ...]."""
+    (q,) = nets["net"](obs)
+    with torch.no_grad():
+        (next_q,) = nets["target_net"](next_obs)
+        best = nets["net"](next_obs)[0].argmax(-1) if double else next_q.argmax(-1)
+        target = td_target(reward, next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1), terminated, gamma)
+    return loss_fn(q.gather(-1, action.unsqueeze(-1)).squeeze(-1), target), {"q": q.mean()}
+
+
+@torch.no_grad()
+def update_target(target: nn.Module, source: nn.Module, coef: float) -> None:
+    """Move every parameter of `target` towards `source`: target <- (1 - coef) target + coef source; buffers are copied."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), coef)
+    for old, new in zip(target.buffers(), source.buffers(), strict=True):
+        old.copy_(new)

@@ -1,0 +1,75 @@
+"""REINFORCE."""
+
+from functools import partial
+
+from torch import Tensor
+
+from slm_lab.agent.algorithm.base import Setting, flatten, mean_metrics, schedule_value
+from slm_lab.agent.algorithm.estimator import monte_carlo_return, standardize
+from slm_lab.agent.algorithm.loss import policy_gradient
+from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.lib.schedule import make_schedule
+from slm_lab.spec import AgentSpec
+
+
+class Reinforce:
+    """REINFORCE (Williams 1992; Sutton & Barto 2018, section 13.3), with an entropy bonus.
+
+    After `training_frequency` whole episodes, one gradient step on
+
+        - policy_loss_coef E[log pi(a_t|s_t) (R_t - b)] - entropy_coef H,   R_t = sum_k gamma^k r_{t+k}
+
+    The returns of the batch are standardised, which makes their mean the baseline b, unless `center_return` is false: then
+    they are only divided by their deviation. The factor gamma^t of the textbook is left out, as is usual. With
+    OnPolicyBatchReplay the batch is `training_frequency` vector steps, and a return counts the rewards up to its end.
+
+    Example:
+        "algorithm": {"name": "Reinforce", "gamma": 0.99, "training_frequency": 1, "center_return": true,
+                      "entropy_coef_spec": {"name": "linear_decay", "start_val": 0.01, "end_val": 0.001, "end_step": 50000}}
+    """
+
+    def __init__(self, spec: AgentSpec, setting: Setting) -> None:
+        algorithm = spec.algorithm
+        self.spec, self.setting = algorithm, setting
+        self.net = setting.actor_critic(spec, critic=False)
+        self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
+        entropy_spec = algorithm.entropy_coef_spec
+        self.entropy_coef = make_schedule(**entropy_spec.model_dump()) if entropy_spec else None
+        loss = partial(reinforce_loss, policy_loss_coef=algorithm.policy_loss_coef)
+        self.learner = setting.learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net)])
+        self.modules, self.learners = {"net": self.net}, {"net": self.learner}
+        self.generators = {"action": setting.generator("action")}
+
+    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+        """Sample from the policy; its mode without `explore`."""
+        policy = self.net.policy(obs)
+        return policy.sample(self.generators["action"]) if explore else policy.mode()
+
+    def ready(self, frame: int) -> bool:  # noqa: ARG002
+        """Learn when the memory has its episodes (or steps) together."""
+        return self.memory.ready
+
+    def update(self, frame: int) -> dict[str, float]:
+        """Take one gradient step on the batch."""
+        batch = self.memory.sample()
+        returns = monte_carlo_return(batch.reward, batch.done, self.spec.gamma)
+        weight = standardize(returns) if self.spec.center_return else returns / (returns.std() + 1e-8)
+        entropy_coef = self.setting.scalar(schedule_value(self.entropy_coef, frame))
+        metrics = self.learner.step(*flatten(batch.obs, batch.action, weight), entropy_coef)
+        self.learner.decay(frame)
+        return mean_metrics([metrics])
+
+    def variables(self, frame: int) -> dict[str, float]:
+        """Return entropy_coef."""
+        return {"entropy_coef": self.entropy_coef(frame)} if self.entropy_coef else {}
+
+
+def reinforce_loss(
+    net: ActorCritic, obs: Tensor, action: Tensor, weight: Tensor, entropy_coef: Tensor, *, policy_loss_coef: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss; obs, action and the weight of every step are [B, ...]."""
+    policy = net.policy(obs)
+    entropy = policy.entropy().mean()
+    loss = policy_loss_coef * policy_gradient(policy.log_prob(action), weight) - entropy_coef * entropy
+    return loss, {"entropy": entropy}

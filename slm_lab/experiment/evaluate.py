@@ -1,0 +1,38 @@
+"""Evaluation: what the agent is worth with exploration off, measured without touching its training."""
+
+from slm_lab.agent import Agent
+from slm_lab.env import VecEnv, make_env
+from slm_lab.spec import EnvSpec
+
+
+def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env: VecEnv) -> list[float]:
+    """Play whole episodes in environments of their own; return their raw returns.
+
+    Each environment plays one episode, so that short ones count no more than long ones. The normalisers are those of
+    training, frozen; the random streams of the agent are put back afterwards.
+
+    Args:
+        agent: plays, with its best known actions.
+        spec: the environment.
+        seed: seed of the environments.
+        episodes: how many.
+        train_env: gives the normalisers.
+    """
+    streams = agent.algorithm.generators
+    before = {name: generator.get_state() for name, generator in streams.items()}
+    env = make_env(spec, seed, num_envs=episodes, training=False)
+    try:
+        env.load_normalizers(train_env.normalizer_state())
+        returns: dict[int, float] = {}
+        obs = env.reset()
+        while len(returns) < episodes:
+            obs = env.step(agent.act(obs, explore=False)).obs
+            for index, episode_return, _length in env.stats.drain():
+                returns.setdefault(index, episode_return)
+    finally:
+        env.close()
+        for name, generator in streams.items():
+            generator.set_state(before[name])
+    return [returns[index] for index in range(episodes)]
+
+

@@ -1,0 +1,351 @@
+"""A session: one agent, one seed, from the first frame to the last."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from loguru import logger
+
+from slm_lab.agent import Agent
+from slm_lab.env import make_env
+from slm_lab.experiment.checkpoint import Checkpoints
+from slm_lab.experiment.evaluate import evaluate
+from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.paths import RunPaths
+from slm_lab.experiment.signals import StopRequest
+from slm_lab.lib.clock import Clock, crossed
+from slm_lab.lib.device import pick_device
+from slm_lab.lib.files import RowWriter, truncate_rows
+from slm_lab.lib.rng import derive_seed
+from slm_lab.spec import Spec, SpecError
+
+Report = Callable[[int, float, float], None]
+"""(frame, frames per second, total_reward): called about twice a second."""
+
+REPORT_SECONDS = 0.5
+MA_ROWS = 100
+SAVE_SECONDS = 10.0
+SAVE_SHARE = 0.02
+"""A checkpoint is written at the first log row and then every 10 seconds, or less often where it would take more than
+this share of the time: a replay memory of gigabytes is not written every few seconds."""
+
+PHASES = ("env", "act", "memory", "learn")
+
+
+class Session:
+    """Trains one agent on one seed, or goes on where a checkpoint of it stopped.
+
+    Args:
+        spec: the spec, with its seed.
+        paths: file names of this session.
+        mode: "train" or "dev"; dev adds TensorBoard, the gradient norm and a check that the nets are being trained.
+        options: how to run.
+        threads: CPU threads for torch.
+        report: is told the progress.
+        stop: a request to save and stop.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        paths: RunPaths,
+        *,
+        mode: str = "train",
+        options: RunOptions | None = None,
+        threads: int = 1,
+        report: Report | None = None,
+        stop: StopRequest | None = None,
+    ) -> None:
+        self.spec, self.paths, self.mode = spec, paths, mode
+        self.options, self.threads = options or RunOptions(), threads
+        self.report, self.stop = report, stop or StopRequest()
+        self.index = paths.session or 0
+        self.seed = derive_seed(spec.meta.seed or 0, "trial", paths.trial, "session", self.index)
+
+    def run(self) -> bool:
+        """Train until `max_frame`, or until a stop is requested.
+
+        Returns:
+            True if `max_frame` was reached; False if stopped, with everything saved.
+
+        Raises:
+            SpecError: the spec does not fit the environment or the machine, or another process is at work on this run.
+            DivergenceError: a loss is not finite.
+        """
+        torch.set_num_threads(self.threads)
+        lock = FileLock(self.paths.log_dir / f".{self.paths.session_prefix}.lock")
+        try:
+            lock.acquire(timeout=10)
+        except Timeout:
+            raise SpecError(f"{self.paths.folder}: another process is running session {self.index}; stop it first") from None
+        with lock:
+            self._build()
+            try:
+                self._restore()
+                with self._profiler() as profiler:
+                    self._loop(profiler)
+                self._save(final=True)
+            finally:
+                self._close()
+        return self.clock.frame >= self.spec.env.max_frame
+
+    def _build(self) -> None:
+        spec, options = self.spec, self.options
+        gamma = getattr(spec.agent.algorithm, "gamma", 0.99)
+        self.env = make_env(
+            spec.env,
+            derive_seed(self.seed, "env"),
+            gamma=gamma,
+            render_mode="human" if options.render else None,
+            num_threads=self.threads,
+        )
+        try:
+            gpu = spec.agent.net.gpu if spec.agent.net is not None else False
+            device = pick_device(gpu, options.cuda_offset + self.index)
+        except RuntimeError as error:
+            raise SpecError(str(error)) from None
+        self.agent = Agent(spec, self.env, self.seed, device, compile_loss=options.torch_compile == "true")
+        self.clock = Clock()
+        self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
+        self.history: deque[float] = deque(maxlen=MA_ROWS)
+        self.eval_history: deque[float] = deque(maxlen=MA_ROWS)
+        self.best, self.best_state = -math.inf, None
+        self.obs: np.ndarray | None = None
+        self.checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt", keep=2)
+        self.best_checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt-best", keep=1)
+        self.writers: dict[str, RowWriter] = {}
+        self.tensorboard = self._tensorboard() if self.mode == "dev" else None
+        self._weights_at_start = self._weights() if self.mode == "dev" else None
+        self._next_save, self._row_clock, self._row_frame = 0.0, time.perf_counter(), 0
+        self._spent = dict.fromkeys(PHASES, 0.0)
+
+    # --- the loop
+
+    def _loop(self, profiler: Any) -> None:
+        env, agent, clock, spent = self.env, self.agent, self.clock, self._spent
+        num_envs, max_frame = env.num_envs, self.spec.env.max_frame
+        log_every, eval_every = self.spec.meta.log_frequency, self.spec.meta.eval_frequency
+        obs = self.obs if self.obs is not None else env.reset()
+        now = time.perf_counter
+        next_report = now()
+        while clock.frame < max_frame and not self.stop.requested:
+            start = now()
+            action = agent.act(obs, clock.frame)
+            acted = now()
+            step = env.step(action)
+            stepped = now()
+            agent.observe(obs, action, step)
+            obs = step.obs
+            clock.tick(num_envs)
+            remembered = now()
+            if agent.ready(clock.frame):
+                self._add(agent.update(clock.frame))
+                clock.opt_step = agent.opt_steps
+                if profiler is not None:
+                    profiler.step()
+            learned = now()
+            spent["act"] += acted - start
+            spent["env"] += stepped - acted
+            spent["memory"] += remembered - stepped
+            spent["learn"] += learned - remembered
+            if learned > next_report and self.report is not None:
+                next_report = learned + REPORT_SECONDS
+                self.report(clock.frame, self._fps(), env.stats.total_reward)
+            self.obs = obs
+            if self.spec.meta.rigorous_eval and (crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame):
+                self._evaluate()
+            if crossed(clock.frame, num_envs, log_every) or clock.frame >= max_frame:
+                self._log()
+                if now() > self._next_save:
+                    self._save()
+        if self.report is not None:
+            self.report(clock.frame, self._fps(), env.stats.total_reward)
+
+    def _add(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            total = self.totals.setdefault(name, [0.0, 0])
+            total[0] += value
+            total[1] += 1
+
+    def _fps(self) -> float:
+        return (self.clock.frame - self._row_frame) / max(time.perf_counter() - self._row_clock, 1e-9)
+
+    def _log(self) -> None:
+        """Append a row of the training curve."""
+        total_reward = self.env.stats.total_reward
+        if math.isfinite(total_reward):
+            self.history.append(total_reward)
+            if not self.spec.meta.rigorous_eval:
+                self._remember_best(total_reward)
+        row = self._row(total_reward, self.history)
+        self._writer("train").append(row)
+        logger.debug("{}", " | ".join(f"{key}:{value:.4g}" for key, value in row.items()))
+        if self.tensorboard is not None:
+            self._log_tensorboard(row)
+        self.totals.clear()
+        self._spent.update(dict.fromkeys(PHASES, 0.0))
+        self._row_clock, self._row_frame = time.perf_counter(), self.clock.frame
+
+    def _row(self, total_reward: float, history: deque[float]) -> dict[str, float]:
+        clock, algorithm, means = self.clock, self.agent.algorithm, self._means()
+        logged = (*algorithm.logged, *(["grad_norm"] if self.mode == "dev" and algorithm.learners else []))
+        busy = max(sum(self._spent.values()), 1e-9)
+        return {
+            "total_reward": total_reward,
+            "total_reward_ma": sum(history) / len(history) if history else math.nan,
+            "loss": means.get("loss", math.nan),
+            "fps": round(self._fps(), 1),
+            "frame": clock.frame,
+            "wall_t": round(clock.elapsed, 2),
+            "t": clock.t,
+            "epi": self.env.stats.episodes,
+            "opt_step": clock.opt_step,
+            "lr": self.agent.lr,
+            **algorithm.variables(clock.frame),
+            **{name: means.get(name, math.nan) for name in logged},
+            **{f"time_{phase}": round(self._spent[phase] / busy, 4) for phase in PHASES},
+        }
+
+    def _means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self.totals.items()}
+
+    def _writer(self, kind: str) -> RowWriter:
+        if kind not in self.writers:
+            self.writers[kind] = RowWriter(self.paths.session_df(kind))
+        return self.writers[kind]
+
+    # --- evaluation and the best weights
+
+    def _evaluate(self) -> None:
+        seed = derive_seed(self.seed, "eval", self.clock.frame)
+        returns = evaluate(self.agent, self.spec.env, seed, episodes=self.spec.meta.rigorous_eval, train_env=self.env)
+        total_reward = float(np.mean(returns))
+        self.eval_history.append(total_reward)
+        self._remember_best(total_reward)
+        self._writer("eval").append(self._row(total_reward, self.eval_history))
+
+    def _remember_best(self, score: float) -> None:
+        """Keep the best weights in memory; they reach the disk with the next checkpoint."""
+        if score >= self.best and self.agent.algorithm.modules:
+            self.best = score
+            nets = {
+                name: {key: value.detach().clone() for key, value in weights.items()}
+                for name, weights in self.agent.nets_state().items()
+            }
+            self.best_state = (
+                self.clock.frame,
+                {**nets, "normalizers": self.env.normalizer_state(), "score": {"total_reward": score}},
+            )
+
+    # --- saving and going on
+
+    def _save(self, final: bool = False) -> None:
+        start = time.perf_counter()
+        for writer in self.writers.values():
+            writer.sync()
+        if self.best_state is not None:
+            self.best_checkpoints.save(*self.best_state)
+            self.best_state = None
+        session = {
+            "totals": self.totals,
+            "history": list(self.history),
+            "eval_history": list(self.eval_history),
+            "best": self.best if math.isfinite(self.best) else None,
+            "obs": self.obs,
+        }
+        self.checkpoints.save(
+            self.clock.frame,
+            {
+                **self.agent.nets_state(),
+                "agent": self.agent.state_dict(),
+                "env": self.env.state_dict(),
+                "clock": self.clock.state_dict(),
+                "session": session,
+            },
+        )
+        took = time.perf_counter() - start
+        self._next_save = time.perf_counter() + max(SAVE_SECONDS, took / SAVE_SHARE)
+        if final:
+            logger.debug("saved at frame {} in {:.2f} s", self.clock.frame, took)
+
+    def _restore(self) -> None:
+        """Go on from the newest valid checkpoint, if there is one; rows that came after it are lived again."""
+        loaded = self.checkpoints.load()
+        for kind in ("train", "eval"):
+            truncate_rows(self.paths.session_df(kind), loaded[0] if loaded else -1)
+        if loaded is None:
+            return
+        frame, state = loaded
+        self.agent.load_nets(state)
+        self.agent.load_state_dict(state["agent"])
+        self.clock.load_state_dict(state["clock"])
+        session = state["session"]
+        self.totals = session["totals"]
+        self.history.extend(session["history"])
+        self.eval_history.extend(session["eval_history"])
+        self.best = -math.inf if session["best"] is None else session["best"]
+        exact = self.env.load_state_dict(state["env"])
+        self.obs = session["obs"] if exact else self.env.reset()
+        self._row_frame = frame
+        if not exact:
+            self.agent.interrupt_episodes()
+            logger.info("session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name)
+        logger.info("session {}: resumed at frame {}", self.index, frame)
+
+    def _close(self) -> None:
+        self.env.close()
+        for writer in self.writers.values():
+            writer.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+    # --- dev and profiling
+
+    def _tensorboard(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.paths.log_dir, filename_suffix=f".{self.paths.session_prefix}")
+
+    def _log_tensorboard(self, row: dict[str, float]) -> None:
+        frame = self.clock.frame
+        for name, value in {**self._means(), **row}.items():
+            self.tensorboard.add_scalar(name, value, frame)
+        for net, module in self.agent.algorithm.modules.items():
+            for name, parameter in module.named_parameters():
+                self.tensorboard.add_histogram(f"{net}/{name}", parameter.detach(), frame)
+        if self._weights_at_start is not None and self.clock.opt_step:
+            for name, weights in self._weights().items():
+                if all(torch.equal(now, before) for now, before in zip(weights, self._weights_at_start[name], strict=True)):
+                    logger.warning("no parameter of {} has changed after {} optimiser steps", name, self.clock.opt_step)
+            self._weights_at_start = None
+
+    def _weights(self) -> dict[str, list[torch.Tensor]]:
+        learners = self.agent.algorithm.learners
+        return {
+            name: [parameter.detach().clone() for group in learner.groups for parameter in group.parameters]
+            for name, learner in learners.items()
+        }
+
+    def _profiler(self) -> AbstractContextManager[Any]:
+        if self.options.profile == "false" or self.index != 0:
+            return nullcontext()
+        from torch.profiler import ProfilerActivity, profile, schedule
+
+        wanted = {"cpu": [ProfilerActivity.CPU], "gpu": [ProfilerActivity.CUDA]}
+        folder = self.paths.log_dir / "profiler"
+        folder.mkdir(exist_ok=True)
+
+        def write(profiler: Any) -> None:
+            profiler.export_chrome_trace(str(folder / f"{self.paths.session_prefix}_trace.json"))
+
+        return profile(
+            activities=wanted.get(self.options.profile, [*wanted["cpu"], *wanted["gpu"]]),
+            schedule=schedule(wait=5, warmup=2, active=20, repeat=1),
+            on_trace_ready=write,
+        )

@@ -1,0 +1,266 @@
+"""A trial: the same spec with several seeds, each a session in a process of its own."""
+
+import multiprocessing
+import platform
+import secrets
+import shutil
+import subprocess
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.paths import RunPaths, find_run, new_run
+from slm_lab.experiment.progress import Progress
+from slm_lab.experiment.signals import StopRequest, stop_on_signals
+from slm_lab.lib.device import available_cores
+from slm_lab.lib.files import write_json
+from slm_lab.lib.logger import setup_logger
+from slm_lab.spec import Spec, SpecError
+
+
+class TrialError(RuntimeError):
+    """A session failed; the text has its traceback."""
+
+
+class Interrupted(Exception):  # noqa: N818 - as KeyboardInterrupt: it ends a run, but nothing went wrong
+    """The run was stopped from outside, after everything was saved; the text tells how to go on."""
+
+
+@dataclass
+class _Running:
+    """A session at work in another process."""
+
+    index: int
+    process: BaseProcess
+    inbox: Connection
+    outcome: tuple[str, str] | None = None
+
+
+class Trial:
+    """Runs the sessions of a spec and analyses what they leave behind.
+
+    Args:
+        spec: what to run.
+        mode: "train", or "dev": one session, with TensorBoard and extra checks.
+        data_dir: where the folder of the run is made.
+        resume: a run to go on with: its folder or a file in it.
+        options: how to run.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        mode: str = "train",
+        data_dir: str | Path = "data",
+        resume: str | Path | None = None,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.mode, self.data_dir, self.options = mode, Path(data_dir), options or RunOptions()
+        self.resume = find_run(resume) if resume is not None else None
+        changes: dict[str, Any] = {}
+        if spec.meta.seed is None:
+            changes["seed"] = secrets.randbelow(2**31)
+        if mode == "dev":
+            changes["max_session"] = 1
+        self.spec = spec.with_meta(**changes) if changes else spec
+
+    def run(self) -> dict[str, float]:
+        """Run all sessions, then analyse.
+
+        Returns:
+            the trial's scalar metrics.
+
+        Raises:
+            SpecError: the spec does not fit its environment or this machine.
+            TrialError: a session failed.
+            Interrupted: Ctrl-C or SIGTERM, after a clean save.
+        """
+        from slm_lab.experiment.analysis import analyze_trial_sessions
+
+        self.paths = self.resume or new_run(self.data_dir, self.spec.name)
+        self._write_specs()
+        count = self.spec.meta.max_session
+        try:
+            with stop_on_signals() as stop, Progress(self.spec.env.max_frame, count) as progress:
+                finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
+        except SpecError:
+            if self.resume is None:
+                shutil.rmtree(self.paths.folder)  # nothing has run
+            raise
+        if not finished:
+            raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
+        return analyze_trial_sessions(self.paths, self.spec, self.data_dir)
+
+    def resume_command(self) -> str:
+        """Return the command that goes on with this run."""
+        return f"slm-lab {self.paths.spec} {self.spec.name} train@{self.paths.folder}"
+
+    def _write_specs(self) -> None:
+        spec = {self.spec.name: self.spec.to_dict()}
+        sessions = [self.paths.for_session(index) for index in range(self.spec.meta.max_session)]
+        for path in (self.paths.spec, self.paths.trial_spec, *(session.session_spec for session in sessions)):
+            write_json(path, spec)
+        derived = {
+            "spec_hash": self.spec.hash,
+            "mode": self.mode,
+            "sessions_at_once": self._at_once(),
+            "threads": self._threads(),
+            "python": platform.python_version(),
+            "machine": platform.platform(),
+            "versions": {name: version(name) for name in ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")},
+            "git_commit": _git_commit(),
+        }
+        write_json(self.paths.info_dir / f"{self.paths.trial_prefix}_derived.json", derived)
+
+    def _at_once(self) -> int:
+        return min(self.spec.meta.max_session, available_cores())
+
+    def _threads(self) -> int:
+        """Return the threads of a session: convolutions share out the cores; small matrices run faster on one."""
+        net = self.spec.agent.net
+        return max(1, available_cores() // self._at_once()) if net is not None and net.type == "ConvNet" else 1
+
+    def _run_here(self, stop: StopRequest, progress: Progress) -> bool:
+        """Run the only session in this process, where a debugger can reach it."""
+        from slm_lab.experiment.session import Session
+
+        paths = self.paths.for_session(0)
+        setup_logger(self.options.log_level, paths.session_log, progress.message)
+        session = Session(
+            self.spec,
+            paths,
+            mode=self.mode,
+            options=self.options,
+            threads=self._threads(),
+            report=lambda *row: progress.update(0, *row),
+            stop=stop,
+        )
+        try:
+            return session.run()
+        except SpecError:
+            raise
+        except Exception as error:
+            logger.debug("session 0 failed", exc_info=True)
+            raise TrialError(f"session 0 failed:\n{traceback.format_exc()}") from error
+        finally:
+            setup_logger(self.options.log_level)
+
+    def _run_processes(self, stop: StopRequest, progress: Progress) -> bool:
+        """Run the sessions in processes, no more at once than there are cores."""
+        context = _process_context()
+        waiting = list(range(self.spec.meta.max_session))
+        running: list[_Running] = []
+        finished = True
+        failure: Exception | None = None
+        while waiting or running:
+            while waiting and len(running) < self._at_once() and not stop.requested and failure is None:
+                running.append(self._launch(context, waiting.pop(0)))
+            if (stop.requested or failure is not None) and waiting:
+                waiting, finished = [], False
+            if stop.requested or failure is not None:
+                for session in running:
+                    session.process.terminate()  # SIGTERM: save and stop
+            wait([session.inbox for session in running], timeout=0.2)
+            for session in list(running):
+                self._read(session, progress)
+                if session.outcome is None:
+                    continue
+                running.remove(session)
+                session.process.join()
+                kind, text = session.outcome
+                finished &= kind == "finished"
+                if kind == "bad spec":
+                    failure = SpecError(text)
+                elif kind == "failed" and failure is None:
+                    failure = TrialError(f"session {session.index} failed:\n{text}")
+        if failure is not None:
+            raise failure
+        return finished
+
+    def _launch(self, context: BaseContext, index: int) -> _Running:
+        inbox, outbox = context.Pipe(duplex=False)
+        paths = self.paths.for_session(index)
+        arguments = (self.spec, paths, self.mode, self.options, self._threads(), outbox)
+        process = context.Process(target=_session_process, args=arguments, name=f"session {index}")
+        process.start()
+        outbox.close()  # the child's end is the only one left, so that its death is seen as end of file
+        return _Running(index, process, inbox)
+
+    def _read(self, session: _Running, progress: Progress) -> None:
+        """Read what a session has to say; a process that died without a word has failed."""
+        try:
+            while session.inbox.poll():
+                kind, *content = session.inbox.recv()
+                if kind == "progress":
+                    progress.update(session.index, *content)
+                elif kind == "log":
+                    progress.message(content[0])
+                else:
+                    session.outcome = (kind, content[0])
+        except EOFError:
+            session.process.join()
+            if session.outcome is None:
+                code = session.process.exitcode or 0
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                session.outcome = ("failed", f"its process ended with {how} and no word; out of memory, or killed?")
+
+
+def _session_process(
+    spec: Spec, paths: RunPaths, mode: str, options: RunOptions, threads: int, outbox: Connection
+) -> None:
+    """Run one session in a process of its own and tell the parent everything through `outbox`."""
+    from slm_lab.experiment.session import Session
+
+    with stop_on_signals() as stop:
+
+        def tell(*message: Any) -> None:
+            try:
+                outbox.send(message)
+            except OSError:  # the parent is gone; without it nobody is waiting for the result
+                stop.request()
+
+        setup_logger(options.log_level, paths.session_log, lambda line: tell("log", line))
+        session = Session(
+            spec,
+            paths,
+            mode=mode,
+            options=options,
+            threads=threads,
+            report=lambda *row: tell("progress", *row),
+            stop=stop,
+        )
+        try:
+            tell("finished" if session.run() else "stopped", "")
+        except SpecError as error:
+            tell("bad spec", str(error))
+        except Exception:
+            logger.debug("session {} failed", paths.session, exc_info=True)
+            tell("failed", traceback.format_exc())
+
+
+def _process_context() -> BaseContext:
+    """Return how to make processes: by forking a server that has imported torch once, where the system can."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["slm_lab.experiment.session"])
+    return context
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the lab's checkout, with "+" if it has changes; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)  # noqa: S607
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=5)  # noqa: S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("+" if status.stdout else "") if commit.returncode == 0 else None
