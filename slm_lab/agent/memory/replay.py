@@ -14,7 +14,7 @@ from slm_lab.agent.memory.columns import Plan, action_dtype, allocate, check_sta
 from slm_lab.spec.errors import SpecError
 
 if TYPE_CHECKING:
-    from slm_lab.env.vec_env import Step
+    from slm_lab.env import Step
 
 
 class ReplayBatch(NamedTuple):
@@ -86,6 +86,7 @@ class Replay:
         self.capacity = len(self.valid)
         self.size = 0
         self.device = torch.device(device)
+        self._on_cpu = self.device.type == "cpu"
         self._obs_shape, self._frame_shape = shape_of(obs_space), self._frame.shape[1:]
         self._rng = np.random.default_rng(seed)
         self._window = np.arange(1 - frame_stack, 2) * num_envs  # from a transition's row to its k + 1 frames
@@ -134,7 +135,7 @@ class Replay:
         self._push(self._every_env, self._frames(step.final_obs)[:, -1])
         self.valid[row] = True
         self.size += self.num_envs
-        self._starting = np.flatnonzero(step.terminated | step.truncated)
+        self._starting = (step.terminated | step.truncated).nonzero()[0]
         if self._fresh is not None:
             self._fresh.append(row)
 
@@ -157,16 +158,14 @@ class Replay:
 
     def batch(self, index: np.ndarray) -> ReplayBatch:
         """Return the transitions that stand at the flat rows `index` ([B] int64), all of which must be valid."""
-        k = self.frame_stack
-        # obs and next_obs share k - 1 frames: they are views of one block of k + 1
-        frames = self._to_device(self._frame.take(index[:, None] + self._window, axis=0, mode="wrap"))
-        shape = (len(index), *self._obs_shape)
+        block = self._frame.take(index[:, None] + self._window, axis=0, mode="wrap")
+        obs, next_obs = self._windows(block)
         return ReplayBatch(
-            obs=frames[:, :k].reshape(shape),
+            obs=obs,
             action=self._to_device(self._action.take(index, axis=0)),
             reward=self._to_device(self._reward.take(index)),
             terminated=self._to_device(self._terminated.take(index)),
-            next_obs=frames[:, 1:].reshape(shape),
+            next_obs=next_obs,
             index=torch.from_numpy(index),
         )
 
@@ -230,7 +229,7 @@ class Replay:
             raise ValueError("the replay memory holds no transition yet")
         filled = self._filled()
         index = self._rng.integers(filled, size=count)
-        wrong = np.flatnonzero(~self.valid[index])
+        wrong = (~self.valid[index]).nonzero()[0]
         while wrong.size:
             index[wrong] = self._rng.integers(filled, size=wrong.size)
             wrong = wrong[~self.valid[index[wrong]]]
@@ -244,9 +243,16 @@ class Replay:
         """View [N, *obs] as [N, k, *frame]."""
         return obs.reshape(len(obs), self.frame_stack, *self._frame_shape)
 
+    def _windows(self, block: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return obs and next_obs, views of a block [B, k + 1, *frame] of which they share all frames but one each."""
+        shape, k = (len(block), *self._obs_shape), self.frame_stack
+        # one transfer where there is one to be made; otherwise numpy slices in half of torch's time
+        frames = block if self._on_cpu else self._to_device(block)
+        return torch.as_tensor(frames[:, :k].reshape(shape)), torch.as_tensor(frames[:, 1:].reshape(shape))
+
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        return tensor if self._on_cpu else tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {

@@ -9,7 +9,7 @@ import torch
 from slm_lab.agent.memory.columns import Plan, action_dtype, allocate, check_state, obs_dtype, shape_of
 
 if TYPE_CHECKING:
-    from slm_lab.env.vec_env import Step
+    from slm_lab.env import Step
 
 
 class RolloutBatch(NamedTuple):

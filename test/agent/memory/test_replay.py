@@ -1,0 +1,252 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_stream import Stream, StreamStep
+
+from slm_lab.agent.memory.replay import Replay
+from slm_lab.experiment.checkpoint import Checkpoints
+from slm_lab.spec.errors import SpecError
+
+streams = st.builds(
+    Stream,
+    num_envs=st.integers(1, 4),
+    frame_stack=st.sampled_from([1, 2, 4]),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+    end_rate=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    pad_zeros=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+
+
+def replay_for(stream, rows=20, **kwargs):
+    return Replay(
+        **{
+            "obs_space": stream.obs_space,
+            "action_space": stream.action_space,
+            "num_envs": stream.num_envs,
+            "max_size": rows * stream.num_envs,
+            "batch_size": 32,
+            "frame_stack": stream.k,
+        }
+        | kwargs
+    )
+
+
+def fill(memory, stream, steps):
+    for _ in range(steps):
+        memory.add(*stream.step())
+
+
+def assert_happened(batch, stream):
+    for obs, action, reward, terminated, next_obs, _ in zip(*batch, strict=True):
+        true = stream.happened[obs.numpy().tobytes()]
+        assert (int(action), float(reward), bool(terminated)) == (true.action, true.reward, true.terminated)
+        assert next_obs.numpy().tobytes() == true.next_obs
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+@settings(max_examples=150, deadline=None)
+@given(stream=streams, steps=st.integers(1, 60), extra_rows=st.integers(0, 12))
+def test_every_sampled_transition_happened(stream, steps, extra_rows):
+    memory = replay_for(stream, rows=stream.k + 1 + extra_rows)
+    for _ in range(steps):
+        memory.add(*stream.step())
+        if memory.size:
+            assert_happened(memory.sample(8), stream)
+
+
+@settings(max_examples=150, deadline=None)
+@given(stream=streams, steps=st.integers(1, 60), extra_rows=st.integers(0, 40))
+def test_all_that_fits_is_kept(stream, steps, extra_rows):
+    """A transition is there exactly as long as the oldest frame of its window has not been overwritten."""
+    rows = stream.k + 1 + extra_rows
+    memory = replay_for(stream, rows=rows)
+    fill(memory, stream, steps)
+    # a reset after the last step is part of the stream and not yet of the memory
+    newest = {e: stream.happened[stream.order[e][-1]].row + 1 for e in range(stream.num_envs)}
+    kept = {obs for obs, t in stream.happened.items() if t.row - (stream.k - 1) > newest[t.env] - rows}
+    held = memory.batch(np.flatnonzero(memory.valid))
+    assert_happened(held, stream)
+    assert {obs.numpy().tobytes() for obs in held.obs} == kept
+    assert memory.size == len(held.obs) == len(kept)
+
+
+def test_every_valid_transition_is_equally_likely():
+    stream = Stream(num_envs=3, frame_stack=2, end_rate=0.2, seed=5)
+    memory = replay_for(stream, rows=40, seed=1)
+    fill(memory, stream, 100)
+    draws = 400 * memory.size
+    count = np.bincount(memory.sample(draws).index, minlength=memory.capacity)
+    assert (count[~memory.valid] == 0).all()
+    chi_square = ((count[memory.valid] - 400) ** 2 / 400).sum()
+    freedom = memory.size - 1
+    assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("steps", [3, 30])
+def test_sampling_reaches_every_transition(steps):
+    stream = Stream(num_envs=2, frame_stack=4, end_rate=0.4, seed=2)
+    memory = replay_for(stream, rows=25)
+    fill(memory, stream, steps)
+    assert set(memory.sample(4000).index.tolist()) == set(np.flatnonzero(memory.valid).tolist())
+
+
+def counting_step(value, shape=(1,), *, terminated=False, truncated=False, then=None):
+    """A step of one environment to the observation `value`; after its end, on to the observation `then`."""
+    final = np.full((1, *shape), value, np.float32)
+    obs = final if then is None else np.full((1, *shape), then, np.float32)
+    return StreamStep(obs, np.ones(1, np.float32), np.array([terminated]), np.array([truncated]), final)
+
+
+def scalar_replay(max_size=10, **kwargs):
+    space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    return Replay(
+        obs_space=space, action_space=gym.spaces.Discrete(9), num_envs=1, max_size=max_size, batch_size=4, **kwargs
+    )
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_next_obs_is_the_true_one_at_the_end_of_an_episode(end):
+    memory = scalar_replay()
+    for obs, step in [(0, counting_step(1)), (1, counting_step(2, **{end: True}, then=50)), (50, counting_step(51))]:
+        memory.add(np.full((1, 1), obs, np.float32), np.array([obs % 9]), step)
+    held = memory.batch(np.flatnonzero(memory.valid))
+    assert held.obs[:, 0].tolist() == [0, 1, 50]
+    assert held.next_obs[:, 0].tolist() == [1, 2, 51]
+    assert held.terminated.tolist() == [False, end == "terminated", False]
+    assert held.action.tolist() == [0, 1, 5]
+
+
+def test_lost_life_costs_no_rows_but_the_end_of_an_episode_does():
+    def rows_taken(**end):
+        memory = scalar_replay(max_size=4)
+        memory.add(np.zeros((1, 1), np.float32), np.zeros(1, int), counting_step(1, **end))
+        memory.add(np.ones((1, 1), np.float32), np.zeros(1, int), counting_step(2))
+        memory.add(np.full((1, 1), 2, np.float32), np.zeros(1, int), counting_step(3))
+        return 4 - memory.size
+
+    assert rows_taken(terminated=True) == 1  # 0 1 2 3: three transitions in four rows
+    # After a truncation rows that follow one another must not span two episodes, even if one begins where the other
+    # ended: 0 1 1 2 3, of which the first is overwritten.
+    assert rows_taken(truncated=True) == 2
+
+
+def test_padding_of_the_first_window_comes_back_exact():
+    space = gym.spaces.Box(0, 255, (4, 2, 2), np.uint8)
+    memory = Replay(
+        obs_space=space, action_space=gym.spaces.Discrete(2), num_envs=1, max_size=20, batch_size=1, frame_stack=4
+    )
+    first = np.array([9, 0, 7, 1], np.uint8).repeat(4).reshape(1, 4, 2, 2)  # no convention at all
+    second = np.array([0, 7, 1, 5], np.uint8).repeat(4).reshape(1, 4, 2, 2)
+    none = np.zeros(1, bool)
+    memory.add(first, np.zeros(1, int), StreamStep(second, np.ones(1, np.float32), none, none, second))
+    batch = memory.sample()
+    assert np.array_equal(batch.obs.numpy(), first)
+    assert np.array_equal(batch.next_obs.numpy(), second)
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "kept"),
+    [(np.uint8, torch.uint8), (np.float32, torch.float32), (np.float64, torch.float32), (np.int64, torch.int64)],
+)
+def test_observations_keep_their_dtype(given_dtype, kept):
+    stream = Stream(dtype=given_dtype)
+    memory = replay_for(stream)
+    fill(memory, stream, 3)
+    assert memory.sample().obs.dtype == kept
+
+
+def test_observation_that_its_space_cannot_hold_is_an_error():
+    stream = Stream(dtype=np.uint8)
+    memory = replay_for(stream)
+    obs, action, step = stream.step()
+    with pytest.raises(TypeError, match="float32"):
+        memory.add(obs.astype(np.float32) / 255, action, step)
+
+
+def test_continuous_and_multiple_actions_come_back():
+    for space in (gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.MultiDiscrete([3, 4])):
+        stream = Stream(num_envs=2)
+        memory = replay_for(stream, action_space=space)
+        obs, _, step = stream.step()
+        action = np.stack([space.sample(), space.sample()])
+        memory.add(obs, action, step)
+        assert np.array_equal(memory.batch(np.arange(2)).action.numpy(), action)
+
+
+def test_combined_experience_replay_ends_the_batch_with_what_is_new():
+    stream = Stream(num_envs=2, end_rate=0.3, seed=3)
+    memory = replay_for(stream, rows=50, use_cer=True)
+    fill(memory, stream, 30)
+    memory.sample(8)
+    fill(memory, stream, 3)
+    newest = [stream.order[env][-age] for age in (3, 2, 1) for env in (0, 1)]
+    assert [obs.numpy().tobytes() for obs in memory.sample(8).obs][2:] == newest
+    assert [obs.numpy().tobytes() for obs in memory.sample(8).obs][2:] != newest, "they are new only once"
+    fill(memory, stream, 9)
+    newest = [stream.order[env][-age] for age in (2, 1) for env in (0, 1)]
+    assert [obs.numpy().tobytes() for obs in memory.sample(4).obs] == newest, "no more than the batch holds"
+
+
+@settings(max_examples=30, deadline=None)
+@given(stream=streams, before=st.integers(1, 50), use_cer=st.booleans())
+def test_saved_and_loaded_memory_goes_on_exactly(tmp_path_factory, stream, before, use_cer):
+    memory = replay_for(stream, seed=3, use_cer=use_cer)
+    for _ in range(before):
+        memory.add(*stream.step())
+        memory.sample(2)
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("replay"), "c", keep=1)
+    checkpoints.save(1, {"memory": memory.state_dict()})
+    again = replay_for(stream, seed=99, use_cer=use_cer)
+    fill(again, Stream(num_envs=stream.num_envs, frame_stack=stream.k, dtype=stream.dtype, seed=8), 7)
+    saved = checkpoints.load()
+    assert saved is not None
+    again.load_state_dict(saved[1]["memory"])
+    for _ in range(30):
+        transition = stream.step()
+        memory.add(*transition)
+        again.add(*transition)
+        assert memory.size == again.size
+        assert_same(memory.sample(8), again.sample(8))
+
+
+def test_only_what_is_filled_is_saved():
+    stream = Stream(num_envs=2, end_rate=0.0)
+    memory = replay_for(stream, rows=1000)
+    fill(memory, stream, 10)
+    assert memory.state_dict()["frame"].shape == (2 * 11, 4)
+
+
+def test_state_of_other_sizes_is_refused():
+    stream = Stream(num_envs=2)
+    state = replay_for(stream, rows=10).state_dict()
+    with pytest.raises(ValueError, match="capacity 40, and the saved one 20"):
+        replay_for(stream, rows=20).load_state_dict(state)
+
+
+def test_same_seed_same_samples_and_another_seed_others():
+    def indices(seed):
+        stream = Stream(seed=1)
+        memory = replay_for(stream, seed=seed)
+        fill(memory, stream, 15)
+        return memory.sample(64).index.tolist()
+
+    assert indices(1) == indices(1) != indices(2)
+
+
+def test_sampling_from_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no transition yet"):
+        replay_for(Stream()).sample()
+
+
+def test_room_for_no_transition_is_a_spec_error():
+    with pytest.raises(SpecError, match=r"agent.memory.max_size: 8 is too little for 2 environments .* at least 10"):
+        replay_for(Stream(num_envs=2, frame_stack=4), rows=4)
