@@ -117,3 +117,22 @@ def test_json_keeps_names_readable(tmp_path):
     write_json(tmp_path / "a.json", {"λ": 1})
     assert "λ" in (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"λ": 1}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda item: st.lists(item, max_size=3) | st.dictionaries(st.text(max_size=5), item, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_reads_back_the_same(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_a_series_takes_one_line(tmp_path):
+    write_json(tmp_path / "a.json", {"net": {"hid_layers": [64, 64]}})
+    assert (tmp_path / "a.json").read_text() == '{\n  "net": {\n    "hid_layers": [64, 64]\n  }\n}\n'

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import (
@@ -14,7 +13,7 @@ from slm_lab.agent.algorithm.base import (
     values_and_log_probs,
 )
 from slm_lab.agent.algorithm.estimator import gae, monte_carlo_return, nstep_return, standardize
-from slm_lab.agent.algorithm.loss import make_loss, policy_gradient
+from slm_lab.agent.algorithm.loss import LossFn, make_loss, policy_gradient, value_loss
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
 from slm_lab.lib.schedule import make_schedule
@@ -41,6 +40,8 @@ class ActorCritic:
         "algorithm": {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32, "val_loss_coef": 0.5,
                       "entropy_coef_spec": {"name": "no_decay", "start_val": 0.01}}
     """
+
+    logged = ("entropy",)
 
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm = spec.algorithm
@@ -103,7 +104,7 @@ def actor_critic_loss(
     target: Tensor,
     entropy_coef: Tensor,
     *,
-    value_loss_fn: torch.nn.Module,
+    value_loss_fn: LossFn,
     policy_loss_coef: float,
     val_loss_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,6 +112,6 @@ def actor_critic_loss(
     policy, value = net.policy_value(obs)
     entropy = policy.entropy().mean()
     policy_loss = policy_gradient(policy.log_prob(action), standardize(advantage))
-    critic_loss = value_loss_fn(value, target)
+    critic_loss = value_loss(value, target, value_loss_fn)
     loss = policy_loss_coef * policy_loss + val_loss_coef * critic_loss - entropy_coef * entropy
     return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}

@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from slm_lab.agent.algorithm.estimator import successor_value
 from slm_lab.agent.memory import Memory, RolloutBatch, make_memory
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.learner import Learner, Loss, ParameterGroup
@@ -69,12 +70,14 @@ class Algorithm(Protocol):
         modules: every net by name, trained or not: what a checkpoint saves.
         learners: every optimiser step by name.
         generators: every random stream by name.
+        logged: names of the metrics that the training curve has a column for.
     """
 
     memory: Memory | None
     modules: Mapping[str, nn.Module]
     learners: Mapping[str, Learner]
     generators: Mapping[str, torch.Generator]
+    logged: tuple[str, ...]
 
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
         """Choose actions [N, ...] for obs [N, ...]; without `explore`, the best known ones."""
@@ -107,22 +110,6 @@ def actor_critic_groups(net: ActorCritic, spec: NetSpec) -> list[ParameterGroup]
 def flatten(*tensors: Tensor) -> list[Tensor]:
     """Merge time and environments: [T, N, ...] -> [T*N, ...]."""
     return [tensor.flatten(0, 1) for tensor in tensors]
-
-
-def next_values(value: Tensor, last_value: Tensor, ended: Tensor, final_value: Tensor) -> Tensor:
-    """Return the value of the true successor of every step.
-
-    Args:
-        value: V(s_t) [T, N].
-        last_value: V of what follows the last row [N].
-        ended: flat indices t*N + n of the rows that ended an episode [K].
-        final_value: V of their true last observations [K].
-
-    Returns:
-        V(s_{t+1}) [T, N].
-    """
-    following = torch.cat([value[1:], last_value.unsqueeze(0)])
-    return following.flatten().index_copy(0, ended, final_value).view_as(value)
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
@@ -164,5 +151,5 @@ def values_and_log_probs(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor,
     value = torch.cat(values).view(shape)
     after = net.value(torch.cat([batch.last_obs, batch.final_obs]))
     last_value, final_value = after[: shape[1]], after[shape[1] :]
-    next_value = next_values(value, last_value, batch.ended, final_value)
+    next_value = successor_value(value, last_value, batch.ended, final_value)
     return value, next_value, torch.cat(log_probs).view(shape)

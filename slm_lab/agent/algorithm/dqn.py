@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete
 from slm_lab.agent.algorithm.estimator import td_target
 from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
-from slm_lab.agent.algorithm.loss import make_loss
+from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.lib.clock import crossed, previous_crossing
@@ -33,6 +33,8 @@ class DQN:
                       "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.05, "end_step": 10000},
                       "training_start_step": 1000, "training_iter": 1, "training_batch_iter": 1}
     """
+
+    logged = ()
 
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm = spec.algorithm
@@ -96,7 +98,7 @@ def dqn_loss(
     terminated: Tensor,
     next_obs: Tensor,
     *,
-    loss_fn: nn.Module,
+    loss_fn: LossFn,
     gamma: float,
     double: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -106,7 +108,7 @@ def dqn_loss(
         (next_q,) = nets["target_net"](next_obs)
         best = nets["net"](next_obs)[0].argmax(-1) if double else next_q.argmax(-1)
         target = td_target(reward, next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1), terminated, gamma)
-    return loss_fn(q.gather(-1, action.unsqueeze(-1)).squeeze(-1), target), {"q": q.mean()}
+    return q_loss(q, action, target, loss_fn), {"q": q.mean()}
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from slm_lab.agent.algorithm.base import (
     values_and_log_probs,
 )
 from slm_lab.agent.algorithm.estimator import gae, standardize
-from slm_lab.agent.algorithm.loss import clipped_surrogate, make_loss, value_loss
+from slm_lab.agent.algorithm.loss import LossFn, clipped_surrogate, make_loss, value_loss
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import AgentSpec
@@ -36,6 +36,8 @@ class PPO:
                       "training_epoch": 4, "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
                       "entropy_coef_spec": {"name": "no_decay", "start_val": 0.01}, "val_loss_coef": 0.5}
     """
+
+    logged = ("entropy",)
 
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm = spec.algorithm
@@ -95,7 +97,7 @@ def ppo_loss(
     clip_eps: Tensor,
     entropy_coef: Tensor,
     *,
-    value_loss_fn: torch.nn.Module,
+    value_loss_fn: LossFn,
     val_loss_coef: float,
     clip_value: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:

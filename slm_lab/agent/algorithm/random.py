@@ -15,6 +15,8 @@ class Random:
         "algorithm": {"name": "Random"}
     """
 
+    logged = ()
+
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:  # noqa: ARG002
         self.space, self.num_envs, self.device = setting.action_space, setting.num_envs, setting.device
         self.memory, self.modules, self.learners = None, {}, {}

@@ -29,6 +29,8 @@ class Reinforce:
                       "entropy_coef_spec": {"name": "linear_decay", "start_val": 0.01, "end_val": 0.001, "end_step": 50000}}
     """
 
+    logged = ("entropy",)
+
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm = spec.algorithm
         self.spec, self.setting = algorithm, setting
