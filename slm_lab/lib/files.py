@@ -57,8 +57,21 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON, atomically: numpy numbers and arrays as numbers and lists, NaN and infinity as null."""
-    atomic_write(path, json.dumps(_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as JSON, atomically: numpy numbers and arrays as numbers and lists, NaN and infinity as null.
+
+    One key a line, but a list of plain values on one, so that a series does not fill screens.
+    """
+    atomic_write(path, _pretty(_jsonable(value)) + "\n")
+
+
+def _pretty(value: Any, indent: str = "\n") -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {_pretty(item, inner)}" for key, item in value.items()]
+        return "{" + inner + f",{inner}".join(items) + indent + "}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[" + inner + f",{inner}".join(_pretty(item, inner) for item in value) + indent + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:

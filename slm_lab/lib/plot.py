@@ -119,7 +119,8 @@ def _run_child(pages: Sequence[Path], limit: float) -> str | None:
         # the browser goes when the child does, as the pipe to it breaks
         child = subprocess.run(
             [sys.executable, "-m", "slm_lab.lib.plot"],
-            input="\n".join(str(page) for page in pages),
+            input="\n".join(str(page.resolve()) for page in pages),
+            cwd=Path(__file__).parents[2],  # where `-m` finds this package, installed or not
             capture_output=True,
             text=True,
             timeout=limit,
