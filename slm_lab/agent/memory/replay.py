@@ -14,7 +14,7 @@ from slm_lab.agent.memory.columns import Plan, action_dtype, allocate, check_sta
 from slm_lab.spec.errors import SpecError
 
 if TYPE_CHECKING:
-    from slm_lab.env import Step
+    from slm_lab.env.vec_env import Step
 
 
 class ReplayBatch(NamedTuple):
@@ -185,7 +185,7 @@ class Replay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`; ValueError where it comes from a memory of other sizes."""
         check_state("replay memory", self._sizes(), state["sizes"])
-        self.valid[:] = False
+        self.valid[:] = self._terminated[:] = False
         for name, column in self._columns().items():
             column[: len(state[name])] = state[name].numpy()
         self.size = state["size"]
@@ -209,7 +209,7 @@ class Replay:
     def _goes_on(self, envs: np.ndarray, window: np.ndarray) -> np.ndarray:
         """Tell for which of `envs` the last transition was terminated and `window` is nevertheless what followed it."""
         newest = self._newest[envs]
-        terminated = (newest >= 0) & self._terminated[(newest - self.num_envs) % self.capacity]
+        terminated = self._terminated[(newest - self.num_envs) % self.capacity]
         stored = self._frame.take(newest[:, None] + self._window[:-1], axis=0, mode="wrap")
         return terminated & (stored == window).reshape(len(envs), -1).all(axis=1)
 

@@ -9,7 +9,7 @@ import torch
 from slm_lab.agent.memory.columns import Plan, action_dtype, allocate, check_state, obs_dtype, shape_of
 
 if TYPE_CHECKING:
-    from slm_lab.env import Step
+    from slm_lab.env.vec_env import Step
 
 
 class RolloutBatch(NamedTuple):
@@ -261,7 +261,7 @@ class OnPolicyReplay(_OnPolicyMemory):
         """Drop the finished episodes; the rows of those under way move to the front."""
         first = min(self._start)
         for column in self._column.values():
-            column[: self._t - first] = column[first : self._t].copy()
+            column[: self._t - first] = column[first : self._t]
         self._t -= first
         self._start = [start - first for start in self._start]
         self._spans, self._final_obs = [], []

@@ -1,0 +1,66 @@
+import tracemalloc
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from slm_lab.agent.memory import OnPolicyBatchReplay, OnPolicyReplay, Replay, make_memory, memory_nbytes
+
+CARTPOLE = {"obs_space": gym.spaces.Box(-5, 5, (4,), np.float32), "action_space": gym.spaces.Discrete(2)}
+HALF_CHEETAH = {
+    "obs_space": gym.spaces.Box(-np.inf, np.inf, (17,), np.float64),
+    "action_space": gym.spaces.Box(-1, 1, (6,), np.float32),
+}
+PONG = {"obs_space": gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), "action_space": gym.spaces.Discrete(6)}
+
+
+def replay_spec(max_size):
+    return SimpleNamespace(name="Replay", batch_size=64, max_size=max_size, use_cer=False)
+
+
+CASES = {
+    "CartPole": (replay_spec(10_000), CARTPOLE | {"num_envs": 3}),
+    "HalfCheetah": (replay_spec(100_000), HALF_CHEETAH | {"num_envs": 1}),
+    "Pong": (replay_spec(2000), PONG | {"num_envs": 16, "frame_stack": 4}),
+    "CartPole rollout": (SimpleNamespace(name="OnPolicyBatchReplay"), CARTPOLE | {"num_envs": 4, "horizon": 128}),
+    "Pong rollout": (SimpleNamespace(name="OnPolicyBatchReplay"), PONG | {"num_envs": 8, "horizon": 32}),
+    "CartPole episodes": (SimpleNamespace(name="OnPolicyReplay"), CARTPOLE | {"num_envs": 4, "horizon": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_promised_bytes_are_those_that_are_allocated(case):
+    spec, where = CASES[case]
+    promised = memory_nbytes(spec, **where)
+    tracemalloc.start()
+    try:
+        memory = make_memory(spec, **where)
+        allocated = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert memory.nbytes == promised
+    assert promised <= allocated < promised + 20_000, "but for the few arrays of one number per environment"
+
+
+def test_a_million_atari_transitions_fit_into_seven_and_a_half_gigabytes():
+    promised = memory_nbytes(replay_spec(1_000_000), **PONG, num_envs=16, frame_stack=4)
+    assert 84 * 84 * 1_000_000 < promised <= 7.5e9
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Replay", Replay), ("OnPolicyBatchReplay", OnPolicyBatchReplay), ("OnPolicyReplay", OnPolicyReplay)],
+)
+def test_name_chooses_the_memory(name, kind):
+    spec = replay_spec(100)
+    spec.name = name
+    memory = make_memory(spec, **CARTPOLE, num_envs=2, horizon=3)
+    assert type(memory) is kind
+    if kind is not Replay:
+        assert {getattr(memory, "horizon", None), getattr(memory, "episodes", None)} == {3, None}
+
+
+def test_on_policy_memory_without_horizon_is_an_error():
+    with pytest.raises(ValueError, match="OnPolicyReplay needs a horizon"):
+        make_memory(SimpleNamespace(name="OnPolicyReplay"), **CARTPOLE, num_envs=1)
