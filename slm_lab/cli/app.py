@@ -1,0 +1,191 @@
+"""Sub-commands, flags and exit codes of `slm-lab` and `slm-retro`.
+
+Exit codes: 0 done, 1 a run failed, 2 bad input, 130 stopped by Ctrl-C after a clean save.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from slm_lab.spec.errors import SpecError
+
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+DEMO_FILE, DEMO_NAME = "slm_lab/spec/demo.json", "dqn_cartpole"
+
+HELP = """SLM Lab: deep reinforcement learning from a spec file.
+
+\b
+slm-lab                                      the demo: DQN on CartPole
+slm-lab spec.json name                       a quick look: one session, MODE dev
+slm-lab spec.json name train                 train all sessions (seeds) of a spec
+slm-lab spec.json name train@latest          resume the newest run; also train@data/RUN
+slm-lab spec.json name enjoy@data/RUN        replay the best checkpoint
+slm-lab -s env=ALE/Pong-v5 spec.json name train
+slm-lab --job job/experiments.json           a batch, in file order
+"""
+
+
+class _Group(TyperGroup):
+    """Shows the flags of `run` in the help of the program, where a user of the three-word form looks for them."""
+
+    def format_options(self, ctx, formatter) -> None:  # noqa: ANN001 - typer does not export these types
+        self.commands["run"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+# Plain help: the coloured one takes 0.2 s more to import.
+app = typer.Typer(
+    cls=_Group,
+    help=HELP,
+    subcommand_metavar="[SPEC_FILE] [SPEC_NAME] [MODE] | COMMAND [ARGS]...",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        envvar="SET",
+        help="Fill ${KEY} in the spec; a KEY with a dot is a path into it, e.g. env.max_frame=1e6. May be repeated.",
+    ),
+]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", envvar="DATA_DIR", help="Where runs are written.")]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="The least important messages to show."),
+]
+
+
+@app.command()
+def run(
+    spec_file: Annotated[str | None, typer.Argument(help="JSON or YAML file; shipped ones by short name too.")] = None,
+    spec_name: Annotated[str | None, typer.Argument(help="A spec in it; may be left out if it is the only one.")] = None,
+    mode: Annotated[str, typer.Argument(help="dev, train, train@RUN, enjoy@RUN or search; RUN may be 'latest'.")] = "dev",
+    sets: Sets = None,
+    job: Annotated[
+        Path | None, typer.Option(metavar="FILE", envvar="JOB", help="Run the entries {file: {name: mode}} of FILE.")
+    ] = None,
+    data: Data = Path("data"),
+    render: Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the environment.")] = False,
+    record: Annotated[bool, typer.Option("--record", envvar="RECORD", help="enjoy: write an mp4.")] = False,
+    episodes: Annotated[int, typer.Option(envvar="EPISODES", min=1, help="enjoy: episodes to play.")] = 10,
+    log_level: LogLevel = "INFO",
+    torch_compile: Annotated[
+        Literal["auto", "true", "false"],
+        typer.Option(envvar="TORCH_COMPILE", case_sensitive=False, help="Compile the loss functions."),
+    ] = "auto",
+    cuda_offset: Annotated[int, typer.Option(envvar="CUDA_OFFSET", min=0, help="The first GPU to use.")] = 0,
+    profile: Annotated[
+        Literal["false", "true", "cpu", "gpu"],
+        typer.Option(envvar="PROFILE", case_sensitive=False, help="Write a trace of the first updates."),
+    ] = "false",
+) -> int:
+    """Run a spec: the three-word form, with its name (without arguments: the demo)."""
+    from slm_lab.cli import job as jobs
+    from slm_lab.cli import run as runs
+    from slm_lab.experiment.options import RunOptions
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    options = RunOptions(render, torch_compile, cuda_offset, profile, log_level)
+    settings = runs.Settings(tuple(sets or ()), data, options, record, episodes)
+    if job is not None:
+        if spec_file is not None:
+            raise SpecError(f"--job {job} names its own specs; leave out {spec_file!r}")
+        return jobs.run_job(job, settings)
+    if spec_file is None:
+        spec_file, spec_name = DEMO_FILE, DEMO_NAME
+    return runs.run(spec_file, spec_name, mode, settings)
+
+
+@app.command()
+def check(
+    spec_file: Annotated[Path, typer.Argument(help="A spec file; with --all also a folder.")],
+    spec_name: Annotated[str | None, typer.Argument(help="A spec in it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every spec of the file or folder, a line each.")] = False,
+    sets: Sets = None,
+    log_level: LogLevel = "WARNING",
+) -> int:
+    """Check a spec: print what it resolves to, the size of its nets and of its memory. Builds nothing heavy."""
+    from slm_lab.cli import check as checks
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    if not every:
+        return checks.check_one(spec_file, spec_name, sets or ())
+    if spec_name is not None:
+        raise SpecError(f"--all checks every spec; leave out {spec_name!r}")
+    return checks.check_all(spec_file, sets or ())
+
+
+@app.command(name="list")
+def list_(word: Annotated[str, typer.Argument(help="Only the lines that contain it.")] = "") -> int:
+    """List the specs that ship with the lab."""
+    from slm_lab.cli import check as checks
+
+    return checks.list_shipped(word)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `slm-lab`; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    group = typer.main.get_command(app)
+    return _guarded(lambda: group.main(arrange(words, group), prog_name="slm-lab", standalone_mode=False))
+
+
+def retro_main(argv: list[str] | None = None) -> int:
+    """Run `slm-retro`; returns the exit code."""
+    program = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    program.command()(_retro)
+    return _guarded(lambda: program(argv, prog_name="slm-retro", standalone_mode=False))
+
+
+def _retro(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. data/RUN.")],
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Make every metric and graph of a run again, from its files."""
+    from slm_lab.experiment.retro import retro
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    retro(run_folder)
+    return DONE
+
+
+def arrange(words: list[str], group: TyperGroup) -> list[str]:
+    """Put the sub-command in front: the first word if it is one, else `run`. Options may stand before either."""
+    valued = {name for param in group.commands["run"].params if not getattr(param, "is_flag", True) for name in param.opts}
+    rest = iter(enumerate(words))
+    for place, word in rest:
+        if word in valued:
+            next(rest, None)
+        elif not word.startswith("-"):
+            if word in group.commands:
+                return [word, *words[:place], *words[place + 1 :]]
+            return ["run", *words]
+    return ["--help"] if "--help" in words else ["run", *words]
+
+
+def _guarded(program: Callable[[], int | None]) -> int:
+    """Turn errors of the user into one line and an exit code; errors of the lab keep their traceback."""
+    try:
+        return program() or DONE
+    except SpecError as error:
+        return complain(str(error), BAD_INPUT)
+    except typer.TyperException as error:
+        return complain(f"{error.format_message()} (see --help)", error.exit_code)
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line on stderr and return `code`."""
+    print(f"slm-lab: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,35 @@
+"""Logging with loguru: the console, and a file beside the run's results."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from loguru import logger
+
+CONSOLE_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {name}:{line} {message}"
+
+
+def setup_logger(level: str = "INFO", file: Path | None = None, console: Callable[[str], None] | None = None) -> None:
+    """Send log messages to the console and, if `file` is given, append them to it.
+
+    A call replaces what earlier calls of this process set up.
+
+    Args:
+        level: the least important level to show, in both places: DEBUG, INFO, WARNING or ERROR.
+        file: log file; its folder is made if it is not there.
+        console: receives every formatted message, line end included; stderr if None. A session in a process of its
+            own passes its messages on to the parent, whose progress bars know where on the screen a line may stand.
+    """
+    logger.remove()
+    colour = console is None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    # no local variables in tracebacks (diagnose): a log is often shown to others
+    logger.add(console or _to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, diagnose=False)
+    if file is not None:
+        logger.add(file, level=level, format=FILE_FORMAT, diagnose=False)
+
+
+def _to_stderr(line: str) -> None:
+    # looked up at every message, because live progress bars put their own stream in its place
+    sys.stderr.write(line)
