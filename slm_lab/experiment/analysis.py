@@ -11,15 +11,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from loguru import logger
 
 from slm_lab.experiment import graph
-from slm_lab.experiment.paths import RunPaths
-from slm_lab.lib.files import read_json, read_rows, write_json, write_rows
+from slm_lab.experiment.baseline import random_baseline
+from slm_lab.experiment.paths import RunPaths, read_spec
+from slm_lab.lib.files import read_rows, write_json, write_rows
 from slm_lab.lib.stats import bootstrap_ci, iqm
+
+if TYPE_CHECKING:
+    from slm_lab.spec import Spec
 
 MA_WINDOW = 100  # rows in total_reward_ma
 SESSION_SCALARS = (
@@ -159,8 +163,8 @@ def trial_metrics(sessions: Mapping[int, SessionMetrics], baseline: float) -> di
         baseline: b, written down beside the metrics that rest on it.
 
     Returns:
-        - `scalar`: the session metrics averaged over the sessions that have them, `consistency`, and the first session's
-          `frame`;
+        - `scalar`: the session metrics averaged over the sessions that have them, `consistency`, and the `frame` of the
+          first session;
         - `over_seeds`: for `total_reward_ma` and `final_total_reward` (the last R) the mean, std, IQM, and the 95 %
           bootstrap interval `ci95` of the IQM;
         - `sessions`: session index → its scalars;
@@ -201,6 +205,26 @@ def metrics_line(scalar: Mapping[str, float]) -> str:
 
 
 # --- files
+
+
+def analyze_trial_sessions(paths: RunPaths, spec: "Spec", data_dir: str | Path) -> Scalars:
+    """Do all that is left to do when the sessions of a trial have run: metrics, graphs, and the line of the log.
+
+    Args:
+        paths: names the trial.
+        spec: of the trial.
+        data_dir: folder of the runs, where random baselines are kept.
+
+    Returns:
+        the trial's scalar metrics; `RunPaths.trial_metrics` has the rest.
+    """
+    baseline = random_baseline(spec.env, data_dir)
+    for index in range(spec.meta.max_session):
+        analyze_session(paths.for_session(index), baseline)
+    metrics = analyze_trial(paths, spec.to_dict(), baseline)
+    logger.info("{}", metrics_line(metrics["scalar"]))
+    graph.draw_run_pngs(paths)
+    return metrics["scalar"]
 
 
 def analyze_session(paths: RunPaths, baseline: float) -> dict[str, Scalars]:
@@ -279,8 +303,8 @@ def _draw(draw: Callable[..., None], *args: Any) -> None:
 def _is_rigorous(paths: RunPaths) -> bool:
     for file in (paths.session_spec, paths.trial_spec, paths.spec):
         try:
-            return bool(read_json(file)["meta"].get("rigorous_eval"))
-        except (OSError, ValueError, KeyError):
+            return bool(read_spec(file)["meta"].get("rigorous_eval"))
+        except (OSError, ValueError):
             continue  # not written yet, or spoilt: the next one says the same
     return paths.session_df("eval").exists()
 

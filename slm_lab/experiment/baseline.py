@@ -87,7 +87,7 @@ def _random_returns(env: Any) -> list[float]:
     for _ in range(MAX_STEPS):
         step = env.step(np.asarray(env.action_space.sample())[None])
         if (step.terminated | step.truncated).any():
-            returns += [value for value, _ in env.stats.drain()]
+            returns += [episode.total_reward for episode in env.stats.drain()]
         if len(returns) >= EPISODES or time.monotonic() > deadline:
             break
     if not returns:

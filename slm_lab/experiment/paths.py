@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from slm_lab.lib.files import read_json
 from slm_lab.spec.errors import SpecError
@@ -242,6 +243,20 @@ def find_run(target: str | Path) -> RunPaths:
     return RunPaths(folder, spec_name, int(trial or 0), None if session is None else int(session))
 
 
+def read_spec(file: str | Path) -> dict[str, Any]:
+    """Read a spec file of a run, `{spec name: spec}`, and return the spec as it stands there, unchecked.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no whole spec.
+    """
+    content = read_json(file)
+    specs = [spec for spec in content.values() if isinstance(spec, dict)] if isinstance(content, dict) else []
+    if len(specs) != 1 or not {"env", "meta"} <= specs[0].keys():
+        raise ValueError(f"{file}: not one whole spec")
+    return specs[0]
+
+
 def _runs(data_dir: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     for folder in data_dir.glob("*"):
         match = re.fullmatch(rf"(.+)_({STAMP_PATTERN})", folder.name)
@@ -262,10 +277,10 @@ def _spec_name(folder: Path) -> str | None:
 def _name_in(file: Path) -> str:
     stem = file.name.removesuffix("_spec.json")
     try:
-        name = read_json(file)["name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        names = list(read_json(file))
+    except (OSError, ValueError, TypeError):
         return stem
-    return name if isinstance(name, str) and stem.startswith(name) else stem
+    return names[0] if len(names) == 1 and stem.startswith(names[0]) else stem
 
 
 def _glob_escape(text: str) -> str:

@@ -11,8 +11,7 @@ from loguru import logger
 from slm_lab.experiment import graph
 from slm_lab.experiment.analysis import analyze_session, analyze_trial, metrics_line
 from slm_lab.experiment.baseline import baseline_key, random_baseline, stored_baseline
-from slm_lab.experiment.paths import RunPaths, find_run
-from slm_lab.lib.files import read_json
+from slm_lab.experiment.paths import RunPaths, find_run, read_spec
 from slm_lab.spec.errors import SpecError
 
 
@@ -93,14 +92,13 @@ def _read_spec(paths: RunPaths, summary: RetroSummary) -> dict[str, Any] | None:
     """Read the trial's spec, or the run's where that one is missing or spoilt."""
     for file in (paths.trial_spec, paths.spec):
         try:
-            spec = read_json(file)
-            if isinstance(spec["meta"]["max_session"], int) and isinstance(spec["env"]["name"], str):
-                return spec
-            _report(summary, f"{file}: not a spec")
-        except OSError:
+            spec = read_spec(file)
+        except FileNotFoundError:
             _report(summary, f"{file}: missing")
-        except (ValueError, KeyError, TypeError) as error:
-            _report(summary, f"{file}: not a whole spec ({type(error).__name__}: {error})")
+        except (OSError, ValueError) as error:
+            _report(summary, f"{file}: no whole spec in it: {error}")
+        else:
+            return spec
     _report(summary, f"trial {paths.trial}: left out, as no spec of it can be read")
     return None
 

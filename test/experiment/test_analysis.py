@@ -38,6 +38,10 @@ def spec_of(max_session, rigorous_eval=0):
     }
 
 
+def write_spec(file, spec):
+    write_json(file, {"dqn": spec})
+
+
 def write_session(paths: RunPaths, rows, mode="train"):
     writer = RowWriter(paths.session_df(mode))
     for row in rows:
@@ -196,13 +200,14 @@ def test_the_log_line():
     scalar = dict(zip(TRIAL_SCALARS, (1e4, 155.27, 132.3, 150.0, 140.1, 2.5e-4, 0.013, 0.99, NAN), strict=True))
     assert metrics_line(scalar) == (
         "trial_metrics: frame:1.00e+04 | total_reward_ma:155.27 | strength:132.30 | max_strength:150.00 | "
-        "final_strength:140.10 | sample_efficiency:2.50e-04 | training_efficiency:0.01 | stability:0.99 | consistency:nan"
+        "final_strength:140.10 | sample_efficiency:2.50e-04 | training_efficiency:0.01 | stability:0.99 | "
+        "consistency:nan"
     )
 
 
 def test_analyze_session_without_rigorous_evaluation_completes_the_layout(tmp_path):
     paths = new_run(tmp_path, "dqn_s1").for_session(0)
-    write_json(paths.session_spec, spec_of(1))
+    write_spec(paths.session_spec, spec_of(1))
     rows = [row | {"loss": 0.5, "entropy": NAN} for row in rows_of([None, 20.0, 30.0])]
     write_session(paths, rows)
     scalars = analyze_session(paths, 10.0)
@@ -224,7 +229,7 @@ def test_analyze_session_without_rigorous_evaluation_completes_the_layout(tmp_pa
 def test_analyze_session_and_trial_with_rigorous_evaluation_score_the_evaluation(tmp_path):
     run = new_run(tmp_path, "dqn")
     paths = run.for_session(0)
-    write_json(paths.session_spec, spec_of(1, rigorous_eval=8))
+    write_spec(paths.session_spec, spec_of(1, rigorous_eval=8))
     write_session(paths, rows_of([20.0, 30.0]))
     write_session(paths, [{"total_reward": 110.0, "frame": 200}], mode="eval")
     scalars = analyze_session(paths, 10.0)

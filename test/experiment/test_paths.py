@@ -90,7 +90,7 @@ def test_find_run_by_folder_by_spec_file_and_by_latest(tmp_path, monkeypatch, na
     run = new_run(tmp_path, name)
     session = run.for_trial(2).for_session(3)
     for file in (run.spec, session.trial_spec, session.session_spec):
-        write_json(file, {"name": name})
+        write_json(file, {name: {}})
     assert find_run(run.folder) == run
     assert find_run(run.spec) == run
     assert find_run(session.trial_spec) == run.for_trial(2)
@@ -102,7 +102,7 @@ def test_find_run_by_folder_by_spec_file_and_by_latest(tmp_path, monkeypatch, na
 
 def test_find_run_in_a_folder_that_was_renamed(tmp_path):
     run = new_run(tmp_path, "dqn_t0")
-    write_json(run.trial_spec, {"name": "dqn_t0"})  # the run's own spec was lost as well
+    write_json(run.trial_spec, {"dqn_t0": {}})  # the run's own spec was lost as well
     moved = run.folder.rename(tmp_path / "my best run")
     assert find_run(moved) == RunPaths(moved, "dqn_t0")
 
@@ -114,7 +114,7 @@ def test_what_is_no_run_is_an_error_that_names_it(tmp_path):
     with pytest.raises(SpecError, match="notes_2026_01_01_000000"):
         find_run(tmp_path / "notes_2026_01_01_000000")
     run = new_run(tmp_path, "dqn")
-    write_json(run.spec, {"name": "dqn"})
+    write_json(run.spec, {"dqn": {}})
     (run.folder / "other.json").write_text("{}")
     with pytest.raises(SpecError, match=r"other\.json"):
         find_run(run.folder / "other.json")
