@@ -277,7 +277,7 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> 
     """
     mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
     sessions = {}
-    for index in range(spec["meta"]["max_session"]):
+    for index in range(spec["meta"].get("max_session", 1)):
         file = paths.for_session(index).session_df(mode)
         if file.exists():
             sessions[index] = session_metrics(read_rows(file), baseline)

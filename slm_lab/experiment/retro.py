@@ -74,7 +74,7 @@ def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -
     if spec is None:
         return
     baseline = _baseline(spec, paths)
-    for index in sorted(set(range(spec["meta"]["max_session"])) - sessions):
+    for index in sorted(set(range(spec["meta"].get("max_session", 1))) - sessions):
         summary.problems.append(f"{paths.for_session(index).session_df('train')}: missing")  # analyze_trial warns
     for index in sorted(sessions):
         try:
@@ -111,7 +111,7 @@ def _baseline(spec: Mapping[str, Any], paths: RunPaths) -> float:
         return random_baseline(Spec.from_dict(paths.spec_name, dict(spec)).env, data_dir)
     except SpecError as error:  # a spec of another version: its rows are as good as ever
         logger.warning("{}: not a spec of this version: {}", paths.trial_spec, error)
-        return stored_baseline(baseline_key(spec["env"]["name"], {}), data_dir) or 0.0
+        return stored_baseline(baseline_key(spec["env"].get("name", ""), {}), data_dir) or 0.0
 
 
 def _report(summary: RetroSummary, problem: str) -> None:

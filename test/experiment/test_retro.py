@@ -1,0 +1,131 @@
+import shutil
+
+import pytest
+
+from slm_lab.experiment.analysis import analyze_session, analyze_trial
+from slm_lab.experiment.paths import RunPaths, new_run
+from slm_lab.experiment.retro import retro
+from slm_lab.lib.files import RowWriter, read_json, write_json
+from slm_lab.spec.errors import SpecError
+
+CARTPOLE = 22.97
+
+
+@pytest.fixture(autouse=True)
+def no_browser(monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", "/no/browser/here")  # PNGs have tests of their own
+
+
+def spec_of(max_session, env="CartPole-v1"):
+    return {
+        "agent": {"name": "Random", "algorithm": {"name": "Random"}},
+        "env": {"name": env, "max_frame": 300},
+        "meta": {"max_session": max_session, "log_frequency": 100},
+    }
+
+
+def make_run(data_dir, name="dqn", returns=((20.0, 30.0), (50.0, None, 60.0)), trials=(0,)) -> RunPaths:
+    """Leave a run on disk as training does, and analyse it."""
+    run = new_run(data_dir, name)
+    spec = spec_of(len(returns))
+    write_json(run.spec, {name: spec})
+    for paths in map(run.for_trial, trials):
+        write_json(paths.trial_spec, {name: spec})
+        for index, column in enumerate(returns):
+            session = paths.for_session(index)
+            write_json(session.session_spec, {name: spec})
+            writer = RowWriter(session.session_df("train"))
+            for row, value in enumerate(column):
+                writer.append({"total_reward": value, "loss": 0.1, "frame": 100 * (row + 1), "opt_step": row})
+            writer.close()
+            analyze_session(session, CARTPOLE)
+        analyze_trial(paths, spec, CARTPOLE)
+    return run
+
+
+def derived(run):
+    """Return every file that analysis makes → its bytes."""
+    files = [file for file in run.folder.rglob("*") if file.is_file() and not file.name.endswith("_spec.json")]
+    return {file.relative_to(run.folder): file.read_bytes() for file in files if "df_train" not in file.name}
+
+
+@pytest.mark.parametrize("name", ["dqn", "dqn_shared", "ppo_swimmer_t0", "a_t0_s0"])
+def test_retro_makes_every_file_again_byte_for_byte(tmp_path, name):
+    run = make_run(tmp_path, name, trials=(0, 11))
+    before = derived(run)
+    assert len(before) == 2 * (2 * (1 + 2 + 2 + 3) + 3 + 4)  # eval rows, metrics, graphs; of the trial
+    for file in before:
+        (run.folder / file).unlink()
+    summary = retro(run.folder)
+    assert derived(run) == before
+    assert (summary.sessions, list(summary.trials), summary.problems) == (4, [0, 11], [])
+    retro(run.folder)
+    assert derived(run) == before
+
+
+def test_retro_rebuilds_from_rows_and_not_from_metrics(tmp_path):
+    run = make_run(tmp_path)
+    write_json(run.for_session(0).session_metrics("eval"), {"scalar": {"strength": 1e9}})
+    session = run.for_session(0).session_df("train")
+    session.write_text("total_reward,frame,opt_step\n100,100,1\n")
+    assert retro(run.folder).trials[0]["sessions"]["0"]["strength"] == pytest.approx(100 - CARTPOLE)
+    assert read_json(run.for_session(0).session_metrics("eval"))["scalar"]["strength"] == pytest.approx(77.03)
+
+
+def test_half_written_files_are_named_and_the_rest_goes_on(tmp_path, log_messages):
+    run = make_run(tmp_path)
+    with run.for_session(1).session_df("train").open("a") as file:
+        file.write("70,0.1,4")
+    run.trial_spec.write_text('{"dqn": {"env"')
+    run.for_session(0).session_df("train").unlink()
+    summary = retro(run.folder)
+    assert summary.sessions == 1
+    assert summary.trials[0]["over_seeds"]["final_total_reward"]["values"].tolist() == [60.0]
+    text = "".join(log_messages)
+    for file in (run.for_session(1).session_df("train"), run.trial_spec, run.for_session(0).session_df("train")):
+        assert file.name in text
+    assert len(summary.problems) == 2  # the cut row is no loss of a file
+
+
+def test_rows_that_are_spoilt_throughout_cost_one_session(tmp_path, log_messages):
+    run = make_run(tmp_path)
+    run.for_session(0).session_df("train").write_bytes(b"\x00" * 512)
+    summary = retro(run.folder)
+    assert summary.trials[0]["over_seeds"]["final_total_reward"]["values"].tolist() == [60.0]
+    assert "dqn_t0_s0_session_df_train.csv" in "".join(log_messages)
+
+
+def test_a_trial_without_any_spec_is_left_out(tmp_path):
+    run = make_run(tmp_path)
+    run.trial_spec.unlink()
+    run.spec.write_text("{}")
+    summary = retro(run.folder)
+    assert summary.trials == {}
+    assert any("no spec" in problem for problem in summary.problems)
+
+
+def test_a_spec_of_another_version_still_has_its_rows_analysed(tmp_path):
+    run = make_run(tmp_path)
+    before = derived(run)
+    write_json(run.trial_spec, {"dqn": spec_of(2) | {"body": 1, "surprise": 2}})
+    assert retro(run.folder).sessions == 2
+    assert derived(run) == before
+
+
+def test_a_folder_that_was_copied_and_renamed(tmp_path):
+    run = make_run(tmp_path)
+    copied = shutil.copytree(run.folder, tmp_path / "elsewhere" / "best")
+    for folder in ("graph", "log", "model"):
+        shutil.rmtree(copied / folder)
+    assert retro(copied).sessions == 2
+    assert RunPaths(copied, "dqn").trial_graph("mean_returns_vs_frames").exists()
+
+
+def test_what_is_no_run_is_one_clear_error(tmp_path):
+    (tmp_path / "holiday").mkdir()
+    with pytest.raises(SpecError, match="holiday"):
+        retro(tmp_path / "holiday")
+    run = make_run(tmp_path)
+    shutil.rmtree(run.info_dir)
+    with pytest.raises(SpecError, match="no rows"):
+        retro(run.folder)
