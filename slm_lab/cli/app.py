@@ -67,8 +67,12 @@ LogLevel = Annotated[
 @app.command()
 def run(
     spec_file: Annotated[str | None, typer.Argument(help="JSON or YAML file; shipped ones by short name too.")] = None,
-    spec_name: Annotated[str | None, typer.Argument(help="A spec in it; may be left out if it is the only one.")] = None,
-    mode: Annotated[str, typer.Argument(help="dev, train, train@RUN, enjoy@RUN or search; RUN may be 'latest'.")] = "dev",
+    spec_name: Annotated[
+        str | None, typer.Argument(help="A spec in it; may be left out if it is the only one.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Argument(help="dev, train, train@RUN, enjoy@RUN or search; RUN may be 'latest'.")
+    ] = "dev",
     sets: Sets = None,
     job: Annotated[
         Path | None, typer.Option(metavar="FILE", envvar="JOB", help="Run the entries {file: {name: mode}} of FILE.")
@@ -163,7 +167,9 @@ def _retro(
 
 def arrange(words: list[str], group: TyperGroup) -> list[str]:
     """Put the sub-command in front: the first word if it is one, else `run`. Options may stand before either."""
-    valued = {name for param in group.commands["run"].params if not getattr(param, "is_flag", True) for name in param.opts}
+    valued = {
+        name for param in group.commands["run"].params if not getattr(param, "is_flag", True) for name in param.opts
+    }
     rest = iter(enumerate(words))
     for place, word in rest:
         if word in valued:
