@@ -1,0 +1,83 @@
+"""Targets and advantages: pure functions of tensors, time-major `[T, N]` (T vector steps of N environments).
+
+Two flags, always: `terminated` cuts the value (nothing follows a true end), `done = terminated | truncated` cuts the
+trace (what follows belongs to another episode). `next_value[t]` is the value of the true successor of the observation
+at t: of the episode's last observation where one ended, and of the next row elsewhere.
+"""
+
+import torch
+from torch import Tensor
+
+
+def successor_value(value: Tensor, last_value: Tensor, ended: Tensor, final_value: Tensor) -> Tensor:
+    """Assemble `next_value` from the values of a rollout.
+
+    Args:
+        value: V(obs), `[T, N]`.
+        last_value: V of what follows the last row, `[N]`.
+        ended: flat indices t*N+n of the rows that ended an episode, `[K]` int64.
+        final_value: V of the true last observations of those rows, `[K]`.
+
+    Returns:
+        V of the true successor, `[T, N]`.
+    """
+    following = torch.cat([value[1:], last_value.unsqueeze(0)]).flatten()
+    return following.scatter(0, ended, final_value).view_as(value)
+
+
+def gae(
+    reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """Generalized advantage estimation, Schulman et al. 2016, arXiv:1506.02438 eq. 11 and 16. All tensors `[T, N]`.
+
+    A_t = delta_t + gamma lam (1 - done_t) A_{t+1},   delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)
+    """
+    delta = td_target(reward, next_value, terminated, gamma) - value
+    return _accumulate(delta, gamma * lam * ~done)
+
+
+def nstep_return(reward: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float) -> Tensor:
+    """Return the discounted rewards to the end of the episode or of the batch, bootstrapped there. Tensors `[T, N]`.
+
+    R_t = r_t + gamma R_{t+1};   where the trace ends, R_t = r_t + gamma (1 - terminated_t) V(s_{t+1})
+    """
+    cut = done.clone()
+    cut[-1] = True
+    return _accumulate(reward + gamma * next_value * (cut & ~terminated), gamma * ~done)
+
+
+def monte_carlo_return(reward: Tensor, done: Tensor, gamma: float) -> Tensor:
+    """Return the discounted rewards to the end of the episode or of the batch, with nothing after. Tensors `[T, N]`."""
+    return _accumulate(reward, gamma * ~done)
+
+
+def td_target(reward: Tensor, next_q: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    """Return r + gamma (1 - terminated) next_q. Tensors of one shape, `[B]` or `[T, N]`."""
+    return reward + gamma * next_q * ~terminated
+
+
+def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return `x` with mean 0 and standard deviation 1 over all its elements; a constant `x` gives zeros."""
+    # the population's deviation: that of a sample is not a number for a single element
+    return (x - x.mean()) / (x.std(correction=0) + eps)
+
+
+def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - Var(target - prediction) / Var(target): 1 is perfect, 0 as good as a constant; nan for constants."""
+    variance = target.var(correction=0)
+    share = 1 - (target - prediction).var(correction=0) / variance
+    return torch.where(variance > 0, share, torch.nan)
+
+
+def _accumulate(x: Tensor, decay: Tensor) -> Tensor:
+    """Return y_t = x_t + decay_t y_{t+1} with y_T = 0, over the first dimension.
+
+    Recursive doubling: when each y_t covers k rows, one whole-tensor step makes it cover 2k. ceil(log2 T) steps instead
+    of T, no division, and what lies behind a decay of 0 counts exactly nothing.
+    """
+    y, rows, k = x.clone(), len(x), 1
+    while k < rows:
+        y[:-k] += decay[: rows - k] * y[k:]
+        decay = decay[:-k] * decay[k:]
+        k *= 2
+    return y

@@ -1,0 +1,33 @@
+"""How actions are chosen from action values: each environment decides for itself."""
+
+import torch
+from torch import Tensor
+
+from slm_lab.agent.net.distribution import Categorical
+
+
+def greedy(q: Tensor) -> Tensor:
+    """Return the best action of each environment. `q` is `[N, A]`, the result `[N]` int64."""
+    return q.argmax(-1)
+
+
+def epsilon_greedy(q: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """Return a uniformly random action with probability `epsilon`, else the best; one coin for each environment.
+
+    Args:
+        q: action values, `[N, A]`.
+        epsilon: probability of a random action, in [0, 1].
+        generator: source of the coins and of the random actions, on the device of `q`.
+
+    Returns:
+        Actions, `[N]` int64.
+    """
+    num_envs, num_actions = q.shape
+    explore = torch.rand(num_envs, generator=generator, device=q.device) < epsilon
+    uniform = torch.randint(num_actions, (num_envs,), generator=generator, device=q.device)
+    return torch.where(explore, uniform, greedy(q))
+
+
+def boltzmann(q: Tensor, tau: float, generator: torch.Generator) -> Tensor:
+    """Sample actions with probability proportional to exp(q / tau), tau > 0. `q` is `[N, A]`, the result `[N]`."""
+    return Categorical(q / tau).sample(generator)

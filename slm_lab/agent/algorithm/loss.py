@@ -1,0 +1,83 @@
+"""Losses: pure functions of tensors, all averaged over the batch, none with state."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slm_lab.spec.errors import SpecError
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+"""(prediction, target) -> mean loss."""
+
+REGRESSION_LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
+
+_LOG_RATIO_MAX = 20.0  # e^20 is far outside any trust region; beyond it the ratio only overflows
+
+
+def make_loss(loss_spec: Mapping[str, Any]) -> nn.Module:
+    """Build the regression loss that `loss_spec` names; it averages over the batch.
+
+    Args:
+        loss_spec: name of a `torch.nn` loss and its keyword arguments, e.g. `{"name": "SmoothL1Loss", "beta": 0.5}`.
+
+    Raises:
+        SpecError: unknown name or argument.
+    """
+    kwargs = dict(loss_spec)
+    name = kwargs.pop("name")
+    if name not in REGRESSION_LOSSES:
+        raise SpecError(f"agent.net.loss_spec.name: unknown loss {name!r}; use {', '.join(REGRESSION_LOSSES)}")
+    try:
+        return getattr(nn, name)(**kwargs)
+    except TypeError as error:
+        raise SpecError(f"agent.net.loss_spec: {error}") from error
+
+
+def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """Return -mean(log pi(a|s) A), Williams 1992. Tensors `[B]` or `[T, N]`; `advantage` without gradient."""
+    return -(log_prob * advantage).mean()
+
+
+def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_eps: Tensor) -> Tensor:
+    """Return PPO's policy loss, Schulman et al. 2017, arXiv:1707.06347 eq. 7.
+
+    -mean min(r A, clip(r, 1 - eps, 1 + eps) A),   r = pi(a|s) / pi_old(a|s)
+
+    Tensors `[B]`; `old_log_prob` and `advantage` without gradient. `clip_eps` is a scalar.
+    """
+    ratio = (log_prob - old_log_prob).clamp(-_LOG_RATIO_MAX, _LOG_RATIO_MAX).exp()
+    clipped = torch.clamp(ratio, 1 - clip_eps, 1 + clip_eps)
+    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def value_loss(
+    value: Tensor,
+    target: Tensor,
+    loss_fn: LossFn,
+    old_value: Tensor | None = None,
+    clip_eps: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of a value estimate. Tensors of one shape, all but `value` without gradient.
+
+    With `old_value` and `clip_eps` it is, for each element, the greater of the losses of `value` and of `value` clipped
+    to old_value ± clip_eps, so that a step beyond the clip is never rewarded (PPO2). The scale is the same as without.
+    """
+    if old_value is not None and clip_eps is not None:
+        clipped = old_value + torch.clamp(value - old_value, -clip_eps, clip_eps)
+        # every regression loss grows with the distance, so the greater loss is the loss of the farther one
+        value = torch.where((clipped - target).abs() > (value - target).abs(), clipped, value)
+    return loss_fn(value, target)
+
+
+def q_loss(q: Tensor, action: Tensor, target: Tensor, loss_fn: LossFn) -> Tensor:
+    """Return the loss of the values of the actions taken.
+
+    Args:
+        q: Q(s, ·), `[B, A]`.
+        action: `[B]` int64.
+        target: `[B]`, without gradient.
+        loss_fn: from `make_loss`.
+    """
+    return loss_fn(q.gather(-1, action.unsqueeze(-1)).squeeze(-1), target)

@@ -1,0 +1,190 @@
+"""What nets are made of, found by the names that a spec uses: activations, initialisers, layers, output heads."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from slm_lab.spec.errors import SpecError
+
+T = TypeVar("T")
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+def _optional_after(function: Callable[..., object], given: int) -> bool:
+    later = list(inspect.signature(function).parameters.values())[given:]
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in later)
+
+
+# not elementwise, or (RReLU) noisy from torch's global random stream
+_NOT_FOR_LAYERS = {"GLU", "RReLU", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    name.lower(): getattr(nn, name)
+    for name in nn.modules.activation.__all__
+    if name not in _NOT_FOR_LAYERS and _optional_after(getattr(nn, name), given=0)
+}
+"""Elementwise activations of `torch.nn`, by lower-case name."""
+
+INITIALISERS: dict[str, Callable[..., Tensor]] = {
+    name: function
+    for name, function in vars(nn.init).items()
+    if name.endswith("_") and not name.startswith("_") and name not in {"dirac_", "eye_"}
+    if _optional_after(function, given=1)
+}
+"""In-place initialisers of `torch.nn.init` that need nothing but a weight."""
+
+_GAINLESS_GAIN = "relu"  # torch lists no gain for SiLU, GELU, ELU…: they behave as ReLU does
+
+
+class Net(nn.Module):
+    """A body that turns observations into features, and linear heads on top.
+
+    Args:
+        body: from `[B, *obs]` float32 to `[B, features]`.
+        heads: one output each.
+        normalize: divide observations by 255.
+    """
+
+    def __init__(self, body: nn.Module, heads: Sequence[nn.Module], normalize: bool = False) -> None:
+        super().__init__()
+        self.body, self.heads, self.normalize = body, nn.ModuleList(heads), normalize
+
+    def features(self, obs: Tensor) -> Tensor:
+        """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
+        x = obs.float()
+        return self.body(x / 255 if self.normalize else x)
+
+    def forward(self, obs: Tensor) -> list[Tensor]:
+        """Return the output of every head, `[B, out_dim]`."""
+        features = self.features(obs)
+        return [head(features) for head in self.heads]
+
+
+def activation_layers(name: str | None, place: str = "hid_layers_activation") -> list[nn.Module]:
+    """Return the activation called `name` (case and underscores do not matter), or nothing for None.
+
+    Raises:
+        SpecError: `torch.nn` has no such elementwise activation.
+    """
+    return [] if name is None else [_lookup(ACTIVATIONS, _plain(name), name, place)()]
+
+
+def init_layer(layer: Layer, init_fn: str | None, activation: str | None) -> Layer:
+    """Initialise the weight of a linear or convolutional layer by the function of `torch.nn.init` called `init_fn`.
+
+    The gain, for functions that have one, is that of the activation that follows; the bias is 0. Without `init_fn`,
+    torch's own initialisation stays.
+
+    Raises:
+        SpecError: `torch.nn.init` has no such function.
+    """
+    if init_fn is None:
+        return layer
+    initialise = _lookup(INITIALISERS, init_fn, init_fn, "init_fn")
+    arguments = inspect.signature(initialise).parameters
+    nonlinearity = _gain_name(activation)
+    kwargs: dict[str, Any] = {}
+    if "gain" in arguments:
+        kwargs["gain"] = nn.init.calculate_gain(nonlinearity)
+    elif "nonlinearity" in arguments:
+        kwargs["nonlinearity"] = nonlinearity
+    initialise(layer.weight, **kwargs)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def linear_layers(
+    sizes: Sequence[int],
+    activation: str | None,
+    init_fn: str | None = None,
+    *,
+    batch_norm: bool = False,
+    layer_norm: bool = False,
+) -> list[nn.Module]:
+    """Return linear layers from each of `sizes` to the next, each followed by its norms and its activation."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers.append(init_layer(nn.Linear(fan_in, fan_out), init_fn, activation))
+        layers += [nn.BatchNorm1d(fan_out)] if batch_norm else []
+        layers += [nn.LayerNorm(fan_out)] if layer_norm else []
+        layers += activation_layers(activation)
+    return layers
+
+
+def output_heads(
+    features: int,
+    out_dims: Sequence[int],
+    activation: str | Sequence[str | None] | None,
+    init_fn: str | None,
+    init_stds: Sequence[float | None] | None,
+) -> list[nn.Module]:
+    """Return one linear head for each of `out_dims`.
+
+    Args:
+        features: width of the body's output.
+        out_dims: width of each head.
+        activation: of all heads, or a list with one for each.
+        init_fn: as for the body.
+        init_stds: for each head, the gain of an orthogonal initialisation with bias 0; None leaves it to `init_fn`.
+
+    Raises:
+        SpecError: a list of activations has not one entry for each head.
+    """
+    activations = (
+        [activation] * len(out_dims) if activation is None or isinstance(activation, str) else list(activation)
+    )
+    if len(activations) != len(out_dims):
+        raise SpecError(
+            f"agent.net.out_layer_activation: {len(activations)} activations for {len(out_dims)} heads (of widths "
+            f"{', '.join(map(str, out_dims))}); give one for each, or a single name"
+        )
+    heads = []
+    for out_dim, name, std in zip(out_dims, activations, init_stds or [None] * len(out_dims), strict=True):
+        linear = init_layer(nn.Linear(features, out_dim), init_fn, name)
+        if std is not None:
+            nn.init.orthogonal_(linear.weight, gain=std)
+            nn.init.zeros_(linear.bias)
+        squash = activation_layers(name, "out_layer_activation")
+        heads.append(nn.Sequential(linear, *squash) if squash else linear)
+    return heads
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trainable numbers in `module`."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def flat_width(body: nn.Module, obs_shape: tuple[int, ...]) -> int:
+    """Return the number of features that `body` makes of one observation, without computing any."""
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in body.state_dict().items()}
+    return torch.func.functional_call(body, on_meta, torch.empty(1, *obs_shape, device="meta")).numel()
+
+
+def _gain_name(activation: str | None) -> Any:
+    if activation is None:
+        return "linear"
+    name: Any = {"leakyrelu": "leaky_relu"}.get(_plain(activation), _plain(activation))
+    try:
+        nn.init.calculate_gain(name)
+    except ValueError:
+        return _GAINLESS_GAIN
+    return name
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _lookup(known: dict[str, T], key: str, name: str, place: str) -> T:
+    if key in known:
+        return known[key]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
+    raise SpecError(f"agent.net.{place}: unknown name {name!r}; {hint}")

@@ -1,0 +1,343 @@
+"""Action distributions as raw tensor maths: what a policy net puts out, and what acting and learning ask of it.
+
+Every distribution sits on tensors `[..., dims]` and answers with `[...]`: log-probabilities and entropies are summed
+over the dimensions of an action. Constructors take the distribution's own parameters; `from_net` takes raw net outputs.
+Samples come from an explicit `torch.Generator` on the tensors' device, and carry no gradient.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional
+
+from slm_lab.spec.errors import SpecError
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+"""Range of a log-scale that a net puts out; a state-independent `log_std_init` parameter is left free."""
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_EULER_GAMMA = 0.5772156649015329
+_UNIT_EDGE = 1e-6  # Beta samples stay this far from 0 and 1, where the log-density has its poles
+
+
+class Distribution(ABC):
+    """What every policy can do."""
+
+    @classmethod
+    def from_net(cls, *outputs: Tensor) -> Self:
+        """Build from unconstrained net outputs, one `[..., dims]` per head."""
+        return cls(*outputs)
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action."""
+
+    @abstractmethod
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-probability of `action`, `[...]`."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Return the entropy in nats, `[...]`."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """Return the most probable action: how a trained agent plays."""
+
+
+class Categorical(Distribution):
+    """One of n actions; `logits` `[..., n]` need no normalising, actions are int64 `[...]`."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_p = functional.log_softmax(logits, dim=-1)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw by the Gumbel-max trick: the argmax of log p - log E, E ~ Exp(1), is distributed as p."""
+        race = torch.empty_like(self.log_p).exponential_(generator=generator)
+        return (self.log_p - race.log_()).argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return log p(action), `[...]`."""
+        return self.log_p.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Return -sum p log p, `[...]`."""
+        return -(self.log_p.exp() * self.log_p).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the likeliest action, `[...]`."""
+        return self.log_p.argmax(-1)
+
+
+class Argmax(Distribution):
+    """All mass on the best of n values `[..., n]`: a deterministic policy, without entropy."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def sample(self, generator: torch.Generator) -> Tensor:  # noqa: ARG002  nothing is random here
+        """Return the best action, `[...]`."""
+        return self.mode()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return 0 for the best action and -inf for the others, `[...]`."""
+        return (action == self.mode()).to(self.values.dtype).log()
+
+    def entropy(self) -> Tensor:
+        """Return zeros, `[...]`."""
+        return torch.zeros_like(self.values[..., 0])
+
+    def mode(self) -> Tensor:
+        """Return the best action, `[...]`."""
+        return self.values.argmax(-1)
+
+
+class MultiCategorical(Distribution):
+    """Independent choices; actions are int64 `[..., len(nvec)]`."""
+
+    def __init__(self, *logits: Tensor) -> None:
+        self.parts = [Categorical(part) for part in logits]
+
+    @classmethod
+    def from_one_head(cls, logits: Tensor, nvec: list[int]) -> Self:
+        """Build from the logits of all choices side by side, `[..., sum(nvec)]`."""
+        return cls(*logits.split(nvec, dim=-1))
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw every choice."""
+        return torch.stack([part.sample(generator) for part in self.parts], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-probability, `[...]`."""
+        return torch.stack([part.log_prob(a) for part, a in zip(self.parts, action.unbind(-1), strict=True)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Return the summed entropy, `[...]`."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def mode(self) -> Tensor:
+        """Return the likeliest choices."""
+        return torch.stack([part.mode() for part in self.parts], dim=-1)
+
+
+class Bernoulli(Distribution):
+    """Independent coins; `logits` `[..., k]`, actions are int8 zeros and ones `[..., k]`."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Throw every coin."""
+        uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
+        return (uniform < self.logits.sigmoid()).to(torch.int8)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-probability, `[...]`."""
+        return functional.logsigmoid(torch.where(action.bool(), self.logits, -self.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed entropy, `[...]`: softplus(l) - l sigmoid(l) for each coin."""
+        return (functional.softplus(self.logits) - self.logits * self.logits.sigmoid()).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return 1 where the coin favours it."""
+        return (self.logits > 0).to(torch.int8)
+
+
+class _LocScale(Distribution):
+    """A location and a log-scale per dimension: `loc` `[..., k]`, `log_scale` `[..., k]` or `[k]`."""
+
+    def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
+        self.loc = loc
+        self.log_scale = log_scale.expand_as(loc)
+
+    @classmethod
+    def from_net(cls, *outputs: Tensor) -> Self:
+        """Build from a location and a log-scale, the latter clamped to `[LOG_STD_MIN, LOG_STD_MAX]`."""
+        loc, log_scale = outputs
+        return cls(loc, log_scale.clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+
+class Normal(_LocScale):
+    """A Gaussian with diagonal covariance; actions are float `[..., k]`, unbounded (the environment clips)."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw loc + scale * noise."""
+        noise = torch.randn(self.loc.shape, generator=generator, device=self.loc.device)
+        return (self.loc + self.log_scale.exp() * noise).detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-density, `[...]`."""
+        z = (action - self.loc) * torch.exp(-self.log_scale)
+        return (-0.5 * z.square() - self.log_scale - _HALF_LOG_2PI).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed differential entropy, `[...]`."""
+        return (self.log_scale + 0.5 + _HALF_LOG_2PI).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the mean."""
+        return self.loc
+
+
+class LogNormal(_LocScale):
+    """The exponential of a diagonal Gaussian: positive actions, float `[..., k]`."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw exp of a Gaussian sample."""
+        return Normal(self.loc, self.log_scale).sample(generator).exp()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-density, `[...]`; `action` must be positive."""
+        log_action = action.log()
+        return Normal(self.loc, self.log_scale).log_prob(log_action) - log_action.sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed differential entropy, `[...]`."""
+        return Normal(self.loc, self.log_scale).entropy() + self.loc.sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return exp(loc - scale^2)."""
+        return (self.loc - (2 * self.log_scale).exp()).exp()
+
+
+class Gumbel(_LocScale):
+    """Independent Gumbel (extreme value) variables; actions are float `[..., k]`, unbounded."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw loc - scale * log E, E ~ Exp(1)."""
+        exponential = torch.empty_like(self.loc).exponential_(generator=generator)
+        return (self.loc - self.log_scale.exp() * exponential.log()).detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-density, `[...]`."""
+        z = (action - self.loc) * torch.exp(-self.log_scale)
+        return (-z - torch.exp(-z) - self.log_scale).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed differential entropy, `[...]`."""
+        return (self.log_scale + 1 + _EULER_GAMMA).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the location."""
+        return self.loc
+
+
+class Beta(Distribution):
+    """Independent Beta variables stretched from (0, 1) to (-1, 1), so that no action is ever clipped.
+
+    Chou et al. 2017, "Improving Stochastic Policy Gradients in Continuous Control … using the Beta Distribution".
+    `alpha` and `beta` are the positive concentrations `[..., k]`; actions are float `[..., k]`.
+    """
+
+    def __init__(self, alpha: Tensor, beta: Tensor) -> None:
+        self.alpha, self.beta = alpha, beta
+
+    @classmethod
+    def from_net(cls, *outputs: Tensor) -> Self:
+        """Build from two heads; concentrations are 1 + softplus, so that there is a single mode."""
+        # the small term keeps the mode defined where both softplus underflow to 0
+        alpha, beta = (functional.softplus(out) + (1 + _UNIT_EDGE) for out in outputs)
+        return cls(alpha, beta)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw as the share of one Gamma variable in the sum of two."""
+        first = torch._standard_gamma(self.alpha.detach(), generator=generator)
+        second = torch._standard_gamma(self.beta.detach(), generator=generator)
+        return 2 * (first / (first + second)).clamp(_UNIT_EDGE, 1 - _UNIT_EDGE) - 1
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the summed log-density on (-1, 1), `[...]`."""
+        unit = (action + 1) / 2
+        log_density = (self.alpha - 1) * unit.log() + (self.beta - 1) * torch.log1p(-unit) - self._log_normalizer()
+        return (log_density - math.log(2)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed differential entropy on (-1, 1), `[...]`."""
+        total = self.alpha + self.beta
+        entropy = (
+            self._log_normalizer()
+            - (self.alpha - 1) * torch.digamma(self.alpha)
+            - (self.beta - 1) * torch.digamma(self.beta)
+            + (total - 2) * torch.digamma(total)
+        )
+        return (entropy + math.log(2)).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the mode; concentrations above 1 have exactly one."""
+        return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
+
+    def _log_normalizer(self) -> Tensor:
+        return torch.lgamma(self.alpha) + torch.lgamma(self.beta) - torch.lgamma(self.alpha + self.beta)
+
+
+ACTION_PDS: dict[str, dict[str, type[Distribution]]] = {
+    "continuous": {
+        "Normal": Normal,
+        "MultivariateNormal": Normal,
+        "Beta": Beta,
+        "Gumbel": Gumbel,
+        "LogNormal": LogNormal,
+    },
+    "discrete": {"Categorical": Categorical, "Argmax": Argmax},
+    "multi_discrete": {"MultiCategorical": MultiCategorical},
+    "multi_binary": {"Bernoulli": Bernoulli},
+}
+"""Distributions by type of action, the default first. MultivariateNormal is the older name of the diagonal Normal."""
+
+
+def action_type(action_space: spaces.Space) -> str:
+    """Return the key of `ACTION_PDS` that an action space belongs to.
+
+    Raises:
+        SpecError: the space is none that a policy can act in.
+    """
+    shape = action_space.shape
+    match action_space:
+        case spaces.Discrete():
+            return "discrete"
+        case spaces.Box() if shape is not None and len(shape) == 1:
+            return "continuous"
+        case spaces.MultiDiscrete() if shape is not None and len(shape) == 1:
+            return "multi_discrete"
+        case spaces.MultiBinary() if shape is not None and len(shape) == 1:
+            return "multi_binary"
+    raise SpecError(
+        f"env.name: action space {action_space} is not supported; it must be Discrete, or flat and of one kind"
+    )
+
+
+def policy_heads(action_space: spaces.Space, pdtype: str = "default") -> tuple[Callable[..., Distribution], list[int]]:
+    """Choose the distribution of a policy.
+
+    Args:
+        action_space: of a single environment.
+        pdtype: `default`, or a name that `ACTION_PDS` lists for this kind of action.
+
+    Returns:
+        What builds the distribution from the outputs of the net's heads, and the width of each of those heads.
+
+    Raises:
+        SpecError: the distribution does not suit the action space.
+    """
+    kind = action_type(action_space)
+    known = ACTION_PDS[kind]
+    pdtype = next(iter(known)) if pdtype == "default" else pdtype
+    if pdtype not in known:
+        raise SpecError(
+            f"agent.algorithm.action_pdtype: {pdtype!r} does not suit {kind} actions ({action_space}); "
+            f"use {', '.join(known)}"
+        )
+    if isinstance(action_space, spaces.MultiDiscrete):
+        nvec = [int(n) for n in action_space.nvec]
+        return partial(MultiCategorical.from_one_head, nvec=nvec), [sum(nvec)]
+    if isinstance(action_space, spaces.Discrete):
+        return known[pdtype].from_net, [int(action_space.n)]
+    width = math.prod(action_space.shape or ())
+    return known[pdtype].from_net, [width] if kind == "multi_binary" else [width, width]

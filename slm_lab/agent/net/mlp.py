@@ -1,0 +1,26 @@
+"""Multilayer perceptron."""
+
+import math
+
+from torch import nn
+
+from slm_lab.agent.net.build import linear_layers
+from slm_lab.spec import NetSpec
+
+
+def mlp_body(spec: NetSpec, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """Build the body of an MLPNet: `hid_layers` linear layers, each with its norm and activation.
+
+    Args:
+        spec: reads hid_layers, hid_layers_activation, init_fn, batch_norm and layer_norm.
+        obs_shape: shape of one observation; of more than one dimension, it is flattened.
+
+    Returns:
+        The body and the number of its features.
+    """
+    sizes = [math.prod(obs_shape), *spec.hid_layers]
+    layers = linear_layers(
+        sizes, spec.hid_layers_activation, spec.init_fn, batch_norm=spec.batch_norm, layer_norm=spec.layer_norm
+    )
+    flatten = [nn.Flatten()] if len(obs_shape) > 1 else []
+    return nn.Sequential(*flatten, *layers), sizes[-1]
