@@ -80,9 +80,9 @@ def efficiency(strengths: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def stability(strengths: np.ndarray) -> np.ndarray:
     """Return 1 − |Σ min(s_{i+1} − s_i, 0) ÷ Σ_{i<n} s_i| over the rows up to each row n [N]: 1 when nothing is lost."""
     drops = np.minimum(np.diff(strengths), 0.0)
-    lost = np.concatenate([[0.0], np.cumsum(drops)])[: strengths.size]
-    held = np.concatenate([[0.0], np.cumsum(strengths[:-1])])[: strengths.size]
-    return 1.0 - np.abs(_quotient(lost, held))
+    stable = np.full(strengths.size, np.nan)  # a single row has lost nothing and held nothing
+    stable[1:] = 1.0 - np.abs(_quotient(np.cumsum(drops), np.cumsum(strengths[:-1])))
+    return stable
 
 
 def session_metrics(rows: Rows, baseline: float) -> SessionMetrics:

@@ -26,7 +26,9 @@ def series(returns):
 
 
 def test_session_graph_shows_the_returns_over_frames_and_the_random_policy(run):
-    draw_session(run.for_session(0), "eval", {}, series([1.0, 5.0]), baseline=-2.5)
+    rows = {"frame": np.array([100.0]), "loss": np.array([1.0])}
+    draw_session(run.for_session(0), "eval", rows, series([1.0, 5.0]), baseline=-2.5)
+    assert not run.for_session(0).session_graph("eval", "loss_vs_frame").exists()  # the training graphs show it
     figure = read_figure(run.for_session(0).session_graph("eval", "mean_returns_vs_frames"))
     lines = {trace["name"]: trace for trace in figure["data"]}
     assert decoded(lines["session"]["x"]) == [100, 200]

@@ -52,8 +52,10 @@ def test_the_same_figure_gives_the_same_page(page, tmp_path):
 
 
 def test_a_name_cannot_break_out_of_the_page(tmp_path):
-    write_html(figure(title="</script><script>alert(1)</script> & <b>"), tmp_path / "a.html")
+    evil = "</script><script>alert(1)</script> & <b>"
+    write_html(line_figure(evil, evil, evil, [Line([0], [0], evil)]), tmp_path / "a.html")
     assert "alert(1)</script>" not in (tmp_path / "a.html").read_text()
+    assert read_figure(tmp_path / "a.html")["data"][0]["name"] == evil
     assert "alert(1)" in read_figure(tmp_path / "a.html")["layout"]["title"]["text"]
 
 
