@@ -1,0 +1,45 @@
+import torch
+
+from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_greedy():
+    assert greedy(torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 3.0]])).tolist() == [1, 0]
+
+
+def test_epsilon_greedy_has_a_coin_for_each_environment():
+    q = torch.zeros(1000, 10)
+    q[:, 3] = 1.0
+    greedy_share = (epsilon_greedy(q, 0.5, generator()) == 3).float().mean()
+    # half of them follow q, and a tenth of the others by chance; a single coin for all would give 1.0 or 0.1
+    assert abs(greedy_share - 0.55) < 0.06
+
+
+def test_epsilon_greedy_at_its_ends():
+    q = torch.tensor([[0.0, 1.0, 0.0, 0.0]]).expand(4000, 4)
+    assert (epsilon_greedy(q, 0.0, generator()) == 1).all()
+    counts = torch.bincount(epsilon_greedy(q, 1.0, generator()), minlength=4)
+    assert (counts - 1000).abs().max() < 140  # 5 standard deviations
+
+
+def test_boltzmann_follows_the_values_and_the_temperature():
+    q = torch.tensor([0.0, 2.0]).expand(20000, 2)
+    for tau, share in ((1.0, 0.8808), (4.0, 0.6225), (1e-3, 1.0)):  # 1 / (1 + exp(-2 / tau))
+        assert abs(boltzmann(q, tau, generator()).float().mean() - share) < 0.018  # 5 standard deviations
+
+
+def test_exploration_draws_from_its_generator_alone():
+    q = torch.randn(50, 4, generator=generator(9))
+    for explore in (epsilon_greedy, boltzmann):
+        torch.manual_seed(1)
+        first = explore(q, 0.7, generator(5))
+        state = torch.get_rng_state()
+        torch.manual_seed(2)
+        assert torch.equal(first, explore(q, 0.7, generator(5)))
+        assert not torch.equal(first, explore(q, 0.7, generator(6)))
+        torch.manual_seed(1)
+        assert torch.equal(torch.get_rng_state(), state)

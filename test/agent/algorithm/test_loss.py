@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slm_lab.agent.algorithm.loss import clipped_surrogate, make_loss, policy_gradient, q_loss, value_loss
+from slm_lab.spec.errors import SpecError
+
+
+def test_policy_gradient_by_hand():
+    # -mean(-1 * 2, -3 * -4) = -(-2 + 12) / 2
+    assert policy_gradient(torch.tensor([-1.0, -3.0]), torch.tensor([2.0, -4.0])).item() == -5.0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [  # clip_eps 0.2; the gradient is d loss / d log pi = -r A, or 0 where the clip holds
+        (1.0, 2.0, -2.0, -2.0),
+        (1.5, 2.0, -2.4, 0.0),  # better already: no reward beyond 1.2
+        (0.5, 2.0, -1.0, -1.0),  # worse: the way back is open
+        (1.5, -2.0, 3.0, 3.0),
+        (0.5, -2.0, 1.6, 0.0),
+    ],
+)
+def test_clipped_surrogate_by_hand(ratio, advantage, loss, gradient):
+    old = torch.tensor([-1.0])
+    log_prob = (old + torch.tensor([ratio]).log()).requires_grad_()
+    result = clipped_surrogate(log_prob, old, torch.tensor([advantage]), torch.tensor(0.2))
+    result.backward()
+    assert_close(result.detach(), torch.tensor(loss))
+    assert_close(log_prob.grad, torch.tensor([gradient]))
+
+
+def test_clipped_surrogate_stays_finite_far_from_the_old_policy():
+    loss = clipped_surrogate(torch.tensor([0.0]), torch.tensor([-500.0]), torch.tensor([-1.0]), torch.tensor(0.2))
+    assert loss.isfinite()
+
+
+MSE = make_loss({"name": "MSELoss"})
+
+
+def test_value_loss_by_hand():
+    assert value_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0]), MSE).item() == 5.0
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "gradient"),
+    [  # old value 0, target 2, clip 0.5
+        (0.25, 1.75**2, -3.5),  # inside the clip: as without
+        (1.0, 1.5**2, 0.0),  # nearer to the target than the clip allows: the clipped value counts, and it is constant
+        (-1.0, 3.0**2, -6.0),  # beyond the clip on the wrong side: the worse of the two counts
+    ],
+)
+def test_clipped_value_loss_by_hand(value, loss, gradient):
+    prediction = torch.tensor([value], requires_grad=True)
+    result = value_loss(prediction, torch.tensor([2.0]), MSE, torch.tensor([0.0]), torch.tensor(0.5))
+    (slope,) = torch.autograd.grad(result, prediction)
+    assert_close(result.detach(), torch.tensor(loss))
+    assert_close(slope, torch.tensor([gradient]))
+
+
+def test_q_loss_looks_only_at_the_action_taken():
+    q = torch.tensor([[1.0, 20.0], [30.0, 4.0]], requires_grad=True)
+    loss = q_loss(q, torch.tensor([0, 1]), torch.tensor([2.0, 7.0]), MSE)
+    loss.backward()
+    assert loss.item() == 5.0
+    assert q.grad.tolist() == [[-1.0, 0.0], [0.0, -3.0]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "loss"),
+    [  # error 3
+        ({"name": "MSELoss"}, 9.0),
+        ({"name": "L1Loss"}, 3.0),
+        ({"name": "SmoothL1Loss"}, 2.5),
+        ({"name": "SmoothL1Loss", "beta": 2.0}, 2.0),
+        ({"name": "HuberLoss", "delta": 2.0}, 4.0),
+    ],
+)
+def test_make_loss(spec, loss):
+    assert make_loss(spec)(torch.tensor([3.0]), torch.tensor([0.0])).item() == loss
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "MSE"}, r"agent\.net\.loss_spec\.name: unknown loss 'MSE'; use MSELoss, "),
+        ({"name": "SmoothL1Loss", "bta": 2.0}, r"agent\.net\.loss_spec: .*'bta'"),
+    ],
+)
+def test_a_wrong_loss_spec_is_an_error(spec, message):
+    with pytest.raises(SpecError, match=message):
+        make_loss(spec)
