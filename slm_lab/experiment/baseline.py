@@ -28,10 +28,11 @@ def random_baseline(env: "EnvSpec", data_dir: str | Path) -> float:
     played once and stored there if in neither. What cannot be played counts as 0, with a warning.
 
     Args:
-        env: of which the name and the keyword arguments count; the latter may make another task of it.
+        env: of which the name, the keyword arguments and the wrappers count, as each may make another task of it. It is
+            played to its own time limit, whatever `max_t` says: so are the figures of the table.
         data_dir: folder of the runs.
     """
-    key = baseline_key(env.name, env.kwargs)
+    key = baseline_key(env.name, env.kwargs | ({"wrappers": env.wrappers} if env.wrappers else {}))
     known = stored_baseline(key, data_dir)
     if known is not None:
         return known
@@ -47,7 +48,7 @@ def random_baseline(env: "EnvSpec", data_dir: str | Path) -> float:
 
 
 def baseline_key(name: str, kwargs: Mapping[str, Any]) -> str:
-    """Return the key of an environment in the tables: its name, and its keyword arguments if it has any."""
+    """Return the key of an environment in the tables: its name, and what makes another task of it if anything does."""
     return f"{name} {json.dumps(kwargs, sort_keys=True, default=str)}" if kwargs else name
 
 
@@ -72,7 +73,7 @@ def _play(spec: "EnvSpec") -> float:
     """Play random episodes one after another, so that short ones do not count more than long ones."""
     from slm_lab.env import make_env  # takes a while, and is rarely needed
 
-    env = make_env(spec, seed=0, num_envs=1, training=False)
+    env = make_env(spec.model_copy(update={"max_t": None}), seed=0, num_envs=1, training=False)
     try:
         return float(np.mean(_random_returns(env)))
     finally:
