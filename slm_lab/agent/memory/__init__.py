@@ -1,13 +1,12 @@
 """Memories: what an algorithm learns from."""
 
-from typing import Any
-
 import gymnasium as gym
 import torch
 
 from slm_lab.agent.memory.columns import plan_bytes
 from slm_lab.agent.memory.replay import Replay, ReplayBatch
 from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyReplay, RolloutBatch
+from slm_lab.spec import MemorySpec, schema
 
 __all__ = [
     "Memory",
@@ -24,7 +23,7 @@ Memory = Replay | OnPolicyBatchReplay | OnPolicyReplay
 
 
 def make_memory(
-    spec: Any,
+    spec: MemorySpec,
     *,
     obs_space: gym.Space,
     action_space: gym.Space,
@@ -47,25 +46,31 @@ def make_memory(
         horizon: the algorithm's training frequency: vector steps for OnPolicyBatchReplay, finished episodes for
             OnPolicyReplay; a replay needs none.
     """
-    spaces = {"obs_space": obs_space, "action_space": action_space, "num_envs": num_envs, "device": device}
-    if spec.name == "Replay":
+    if isinstance(spec, schema.Replay):
         return Replay(
-            **spaces,
+            obs_space=obs_space,
+            action_space=action_space,
+            num_envs=num_envs,
             max_size=spec.max_size,
             batch_size=spec.batch_size,
             frame_stack=frame_stack,
             use_cer=spec.use_cer,
+            device=device,
             seed=seed,
         )
     if horizon is None:
         raise ValueError(f"{spec.name} needs a horizon")
-    if spec.name == "OnPolicyBatchReplay":
-        return OnPolicyBatchReplay(**spaces, horizon=horizon)
-    return OnPolicyReplay(**spaces, episodes=horizon)
+    if isinstance(spec, schema.OnPolicyBatchReplay):
+        return OnPolicyBatchReplay(
+            obs_space=obs_space, action_space=action_space, num_envs=num_envs, horizon=horizon, device=device
+        )
+    return OnPolicyReplay(
+        obs_space=obs_space, action_space=action_space, num_envs=num_envs, episodes=horizon, device=device
+    )
 
 
 def memory_nbytes(
-    spec: Any,
+    spec: MemorySpec,
     *,
     obs_space: gym.Space,
     action_space: gym.Space,
@@ -77,9 +82,9 @@ def memory_nbytes(
 
     OnPolicyReplay grows with the longest episode: for it, this is what it begins with.
     """
-    if spec.name == "Replay":
+    if isinstance(spec, schema.Replay):
         return plan_bytes(Replay.plan(obs_space, action_space, num_envs, spec.max_size, frame_stack))
-    rows = OnPolicyReplay.FIRST_ROWS if spec.name == "OnPolicyReplay" else horizon
+    rows = OnPolicyReplay.FIRST_ROWS if isinstance(spec, schema.OnPolicyReplay) else horizon
     if rows is None:
         raise ValueError(f"{spec.name} needs a horizon")
     return plan_bytes(OnPolicyBatchReplay.plan(obs_space, action_space, num_envs, rows))

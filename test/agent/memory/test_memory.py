@@ -1,11 +1,12 @@
 import tracemalloc
-from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from memory_stream import StreamStep
 
-from slm_lab.agent.memory import OnPolicyBatchReplay, OnPolicyReplay, Replay, make_memory, memory_nbytes
+from slm_lab.agent.memory import make_memory, memory_nbytes
+from slm_lab.spec import schema
 
 CARTPOLE = {"obs_space": gym.spaces.Box(-5, 5, (4,), np.float32), "action_space": gym.spaces.Discrete(2)}
 HALF_CHEETAH = {
@@ -16,16 +17,16 @@ PONG = {"obs_space": gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), "action_spac
 
 
 def replay_spec(max_size):
-    return SimpleNamespace(name="Replay", batch_size=64, max_size=max_size, use_cer=False)
+    return schema.Replay(batch_size=64, max_size=max_size)
 
 
 CASES = {
     "CartPole": (replay_spec(10_000), CARTPOLE | {"num_envs": 3}),
     "HalfCheetah": (replay_spec(100_000), HALF_CHEETAH | {"num_envs": 1}),
     "Pong": (replay_spec(2000), PONG | {"num_envs": 16, "frame_stack": 4}),
-    "CartPole rollout": (SimpleNamespace(name="OnPolicyBatchReplay"), CARTPOLE | {"num_envs": 4, "horizon": 128}),
-    "Pong rollout": (SimpleNamespace(name="OnPolicyBatchReplay"), PONG | {"num_envs": 8, "horizon": 32}),
-    "CartPole episodes": (SimpleNamespace(name="OnPolicyReplay"), CARTPOLE | {"num_envs": 4, "horizon": 2}),
+    "CartPole rollout": (schema.OnPolicyBatchReplay(), CARTPOLE | {"num_envs": 4, "horizon": 128}),
+    "Pong rollout": (schema.OnPolicyBatchReplay(), PONG | {"num_envs": 8, "horizon": 32}),
+    "CartPole episodes": (schema.OnPolicyReplay(), CARTPOLE | {"num_envs": 4, "horizon": 2}),
 }
 
 
@@ -48,19 +49,20 @@ def test_a_million_atari_transitions_fit_into_seven_and_a_half_gigabytes():
     assert 84 * 84 * 1_000_000 < promised <= 7.5e9
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("Replay", Replay), ("OnPolicyBatchReplay", OnPolicyBatchReplay), ("OnPolicyReplay", OnPolicyReplay)],
-)
-def test_name_chooses_the_memory(name, kind):
-    spec = replay_spec(100)
-    spec.name = name
-    memory = make_memory(spec, **CARTPOLE, num_envs=2, horizon=3)
-    assert type(memory) is kind
-    if kind is not Replay:
-        assert {getattr(memory, "horizon", None), getattr(memory, "episodes", None)} == {3, None}
+def test_spec_is_obeyed():
+    spec = schema.Replay(batch_size=7, max_size=100, use_cer=True)
+    memory = make_memory(spec, **CARTPOLE, num_envs=2)
+    obs, none = np.zeros((2, 4), np.float32), np.zeros(2, bool)
+    for value in range(200):
+        memory.add(obs, np.full(2, value), StreamStep(obs, np.zeros(2, np.float32), none, none, obs))
+    action = memory.sample().action.tolist()
+    assert memory.size == 2 * (50 - 1)
+    assert len(action) == 7
+    assert action[1:] == [197, 197, 198, 198, 199, 199]
+    assert make_memory(schema.OnPolicyBatchReplay(), **CARTPOLE, num_envs=2, horizon=3).horizon == 3
+    assert make_memory(schema.OnPolicyReplay(), **CARTPOLE, num_envs=2, horizon=3).episodes == 3
 
 
 def test_on_policy_memory_without_horizon_is_an_error():
     with pytest.raises(ValueError, match="OnPolicyReplay needs a horizon"):
-        make_memory(SimpleNamespace(name="OnPolicyReplay"), **CARTPOLE, num_envs=1)
+        make_memory(schema.OnPolicyReplay(), **CARTPOLE, num_envs=1)
