@@ -2,11 +2,11 @@ import shutil
 
 import pytest
 
-from slm_lab.experiment.analysis import analyze_session, analyze_trial
+from slm_lab.experiment.analysis import analyze_session, analyze_trial, analyze_trial_sessions, metrics_line
 from slm_lab.experiment.paths import RunPaths, new_run
 from slm_lab.experiment.retro import retro
 from slm_lab.lib.files import RowWriter, read_json, write_json
-from slm_lab.spec.errors import SpecError
+from slm_lab.spec import Spec, SpecError
 
 CARTPOLE = 22.97
 
@@ -61,6 +61,17 @@ def test_retro_makes_every_file_again_byte_for_byte(tmp_path, name):
     assert (summary.sessions, list(summary.trials), summary.problems) == (4, [0, 11], [])
     retro(run.folder)
     assert derived(run) == before
+
+
+def test_retro_agrees_with_the_end_of_a_trial(tmp_path, log_messages):
+    run = make_run(tmp_path)
+    before = derived(run)
+    for file in before:
+        (run.folder / file).unlink()
+    scalar = analyze_trial_sessions(run, Spec.from_dict("dqn", spec_of(2)), tmp_path)
+    assert derived(run) == before
+    assert scalar["strength"] == pytest.approx((25 + 55) / 2 - CARTPOLE)
+    assert metrics_line(scalar) in "".join(log_messages)
 
 
 def test_retro_rebuilds_from_rows_and_not_from_metrics(tmp_path):
