@@ -5,15 +5,9 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from slm_lab.env.vec_env import Step
+
 GO_ON, TERMINATED, TRUNCATED, LIFE_LOST = range(4)
-
-
-class StreamStep(NamedTuple):
-    obs: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    final_obs: np.ndarray
 
 
 class Happened(NamedTuple):
@@ -49,7 +43,7 @@ class Stream:
         self.obs, self.final = (np.empty((num_envs, *self.obs_space.shape), dtype) for _ in range(2))
         self.obs[:] = [np.concatenate(window) for window in self.windows]
 
-    def step(self) -> tuple[np.ndarray, np.ndarray, StreamStep]:
+    def step(self) -> tuple[np.ndarray, np.ndarray, Step]:
         """Return (obs, action, step) of one random vector step; they hold until the next call."""
         obs = self.obs.copy()
         action = self.rng.integers(1 << 20, size=self.num_envs)
@@ -65,7 +59,7 @@ class Stream:
                 self.windows[env] = self._reset(env)
             self.obs[env] = np.concatenate(self.windows[env])
         reset = ((fate == TERMINATED) | truncated).any()
-        return obs, action, StreamStep(self.obs, reward, terminated, truncated, self.final if reset else self.obs)
+        return obs, action, Step(self.obs, reward, terminated, truncated, self.final if reset else self.obs)
 
     def _log(self, env, obs, action, reward, terminated, done):
         self.order[env].append(obs.tobytes())

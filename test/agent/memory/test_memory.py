@@ -3,9 +3,9 @@ import tracemalloc
 import gymnasium as gym
 import numpy as np
 import pytest
-from memory_stream import StreamStep
 
 from slm_lab.agent.memory import make_memory, memory_nbytes
+from slm_lab.env.vec_env import Step
 from slm_lab.spec import schema
 
 CARTPOLE = {"obs_space": gym.spaces.Box(-5, 5, (4,), np.float32), "action_space": gym.spaces.Discrete(2)}
@@ -54,7 +54,7 @@ def test_spec_is_obeyed():
     memory = make_memory(spec, **CARTPOLE, num_envs=2)
     obs, none = np.zeros((2, 4), np.float32), np.zeros(2, bool)
     for value in range(200):
-        memory.add(obs, np.full(2, value), StreamStep(obs, np.zeros(2, np.float32), none, none, obs))
+        memory.add(obs, np.full(2, value), Step(obs, np.zeros(2, np.float32), none, none, obs))
     action = memory.sample().action.tolist()
     assert memory.size == 2 * (50 - 1)
     assert len(action) == 7

@@ -1,14 +1,18 @@
+from collections import Counter
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_stream import Stream, StreamStep
+from memory_stream import Stream
 
 from slm_lab.agent.memory.replay import Replay
+from slm_lab.env import make_env
+from slm_lab.env.vec_env import Step
 from slm_lab.experiment.checkpoint import Checkpoints
-from slm_lab.spec.errors import SpecError
+from slm_lab.spec import EnvSpec, SpecError
 
 streams = st.builds(
     Stream,
@@ -103,7 +107,7 @@ def counting_step(value, shape=(1,), *, terminated=False, truncated=False, then=
     """A step of one environment to the observation `value`; after its end, on to the observation `then`."""
     final = np.full((1, *shape), value, np.float32)
     obs = final if then is None else np.full((1, *shape), then, np.float32)
-    return StreamStep(obs, np.ones(1, np.float32), np.array([terminated]), np.array([truncated]), final)
+    return Step(obs, np.ones(1, np.float32), np.array([terminated]), np.array([truncated]), final)
 
 
 def scalar_replay(max_size=10, **kwargs):
@@ -147,7 +151,7 @@ def test_padding_of_the_first_window_comes_back_exact():
     first = np.array([9, 0, 7, 1], np.uint8).repeat(4).reshape(1, 4, 2, 2)  # no convention at all
     second = np.array([0, 7, 1, 5], np.uint8).repeat(4).reshape(1, 4, 2, 2)
     none = np.zeros(1, bool)
-    memory.add(first, np.zeros(1, int), StreamStep(second, np.ones(1, np.float32), none, none, second))
+    memory.add(first, np.zeros(1, int), Step(second, np.ones(1, np.float32), none, none, second))
     batch = memory.sample()
     assert np.array_equal(batch.obs.numpy(), first)
     assert np.array_equal(batch.next_obs.numpy(), second)
@@ -251,3 +255,36 @@ def test_sampling_from_nothing_is_an_error():
 def test_room_for_no_transition_is_a_spec_error():
     with pytest.raises(SpecError, match=r"agent.memory.max_size: 8 is too little for 2 environments .* at least 10"):
         replay_for(Stream(num_envs=2, frame_stack=4), rows=4)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("CartPole-v1", 100), ("ALE/Breakout-v5", 400)])
+def test_transitions_of_a_real_environment_come_back(name, steps):
+    """Breakout shows the same picture again and again: there, only how often something happened can be compared."""
+    env = make_env(EnvSpec(name=name, num_envs=2, max_frame=1000), seed=0)
+    space = env.obs_space, env.action_space
+    memory = Replay(
+        obs_space=space[0],
+        action_space=space[1],
+        num_envs=2,
+        max_size=1000,
+        batch_size=1,
+        frame_stack=env.frame_stack,
+    )
+    rng = np.random.default_rng(0)
+    obs, happened, ended = env.reset(), Counter(), 0
+    for _ in range(steps):
+        action = rng.integers(space[1].n, size=2)
+        step = env.step(action)
+        memory.add(obs, action, step)
+        for n in range(2):
+            happened[transition(obs[n], action[n], step.reward[n], step.terminated[n], step.final_obs[n])] += 1
+        ended += (step.terminated | step.truncated).sum()
+        obs = step.obs
+    env.close()
+    held = memory.batch(np.flatnonzero(memory.valid))
+    assert ended > 1
+    assert Counter(transition(*(part.numpy() for part in row[:5])) for row in zip(*held, strict=True)) == happened
+
+
+def transition(obs, action, reward, terminated, next_obs):
+    return obs.tobytes(), int(action), float(reward), bool(terminated), next_obs.tobytes()
