@@ -1,6 +1,7 @@
 """What is printed at the end of a trial: what it came to, where it lies, and what to type next."""
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def report_lines(paths: RunPaths) -> Iterator[str]:
     yield f"all of it  {paths.folder}"
     yield ""
     yield "next"
-    for what, command in _next(paths):
-        yield f"  {command:<{_width(paths)}}  # {what}"
+    for what, command in _next(paths, scalar["frame"]):
+        yield f"  {command}  # {what}"
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -57,17 +58,14 @@ def _graphs(paths: RunPaths) -> list[Path]:
     return [*at_top, paths.graph_dir] if any(paths.graph_dir.glob("*.html")) else at_top
 
 
-def _next(paths: RunPaths) -> list[tuple[str, str]]:
-    start = f"slm-lab {paths.spec} {paths.spec_name}"
+def _next(paths: RunPaths, frame: float) -> list[tuple[str, str]]:
+    spec, folder = shlex.quote(str(paths.spec)), shlex.quote(str(paths.folder))
+    start = f"slm-lab {spec} {paths.spec_name}"
     return [
-        ("watch the best checkpoint play", f"{start} enjoy@{paths.folder} --render"),
-        ("every metric and graph again", f"slm-retro {paths.folder}"),
-        ("train on, e.g. for a million frames", f"{start} train@{paths.folder} -s env.max_frame=1e6"),
+        ("watch the best checkpoint play", f"{start} enjoy@{folder} --render"),
+        ("train on, to twice the frames", f"{start} train@{folder} -s env.max_frame={2 * frame:.0f}"),
+        ("every metric and graph again", f"slm-retro {folder}"),
     ]
-
-
-def _width(paths: RunPaths) -> int:
-    return max(len(command) for _, command in _next(paths))
 
 
 def _nan(value: float | None) -> float:

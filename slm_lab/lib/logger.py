@@ -24,10 +24,12 @@ def setup_logger(level: str = "INFO", file: Path | None = None, console: Callabl
     """
     logger.remove()
     colour = console is None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    # no local variables in tracebacks (diagnose): a log is often shown to others
-    logger.add(console or _to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, diagnose=False)
+    # a traceback without the frames above the handler (backtrace), and without local variables (diagnose): logs are
+    # often shown to others
+    terse = {"backtrace": False, "diagnose": False}
+    logger.add(console or _to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, **terse)
     if file is not None:
-        logger.add(file, level=level, format=FILE_FORMAT, diagnose=False)
+        logger.add(file, level=level, format=FILE_FORMAT, **terse)
 
 
 def _to_stderr(line: str) -> None:

@@ -1,0 +1,129 @@
+"""One run: what the three words mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slm_lab.experiment.options import RunOptions
+from slm_lab.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from slm_lab.experiment.paths import RunPaths
+    from slm_lab.spec import Spec
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags that hold for every run of a command line.
+
+    Attributes:
+        sets: `KEY=VALUE` texts.
+        data_dir: folder of the runs.
+        options: how to run.
+        record: enjoy writes an mp4.
+        episodes: that enjoy plays.
+    """
+
+    sets: Sequence[str] = ()
+    data_dir: Path = Path("data")
+    options: RunOptions = RunOptions()
+    record: bool = False
+    episodes: int = 10
+
+
+def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) -> None:
+    """Do what `SPEC_FILE SPEC_NAME MODE` asks for.
+
+    Raises:
+        SpecError: bad input.
+        TrialError: the run failed.
+        Interrupted: it was stopped, and saved.
+    """
+    kind, target = parse_mode(mode)
+    if kind == "search":
+        raise SpecError("search is not in this version yet; train a spec with MODE train")
+    if kind == "enjoy":
+        enjoy_run(spec_file, spec_name, target or LATEST, settings)
+    elif target is not None:
+        resume_run(spec_file, spec_name, target, settings)
+    else:
+        train(read_spec(spec_file, spec_name, settings.sets), kind, settings)
+
+
+def parse_mode(mode: str) -> tuple[str, str | None]:
+    """Split a MODE at its first @ into a kind and a target; the target may hold an @ itself.
+
+    >>> parse_mode("train@data/x@y")
+    ('train', 'data/x@y')
+    """
+    kind, at, target = mode.partition("@")
+    if kind not in ("dev", "train", "enjoy", "search") or (at and kind in ("dev", "search")):
+        raise SpecError(
+            f"MODE {mode!r} is none of dev, train, train@latest, train@RUN, enjoy@latest, enjoy@RUN, search"
+        )
+    if at and not target:
+        raise SpecError(f"MODE {mode!r} names no run; write {kind}@latest or {kind}@data/<run>")
+    return kind, target or None
+
+
+def read_spec(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> "Spec":
+    """Load a spec; without a name, the only one of its file."""
+    from slm_lab.spec import load_spec
+
+    return load_spec(spec_file, spec_name or only_spec(spec_file), sets)
+
+
+def only_spec(spec_file: str) -> str:
+    """Return the name of the only spec in a file."""
+    from slm_lab.spec import spec_names
+
+    names = spec_names(spec_file)
+    if len(names) != 1:
+        raise SpecError(f"{spec_file}: say which of its {len(names)} specs you mean: {', '.join(names)}")
+    return names[0]
+
+
+def train(spec: "Spec", mode: str, settings: Settings, resume: Path | None = None) -> None:
+    """Run a trial and print what came of it."""
+    from slm_lab.experiment.report import print_report
+    from slm_lab.experiment.trial import Trial
+
+    trial = Trial(spec, mode, settings.data_dir, resume, settings.options)
+    trial.run()
+    print_report(trial.paths)
+
+
+def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
+    """Go on with a run, by the spec that was saved with it.
+
+    Of the `KEY=VALUE` texts only paths into the spec count: the variables were filled in when the run began.
+    """
+    paths = find(spec_file, spec_name, target, settings)
+    dotted = [text for text in settings.sets if "." in text.partition("=")[0]]
+    train(read_spec(str(paths.spec), paths.spec_name, dotted), "train", settings, paths.folder)
+
+
+def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
+    """Play the best checkpoint of a run."""
+    paths = find(spec_file, spec_name, target, settings)
+    from slm_lab.experiment.enjoy import enjoy
+
+    played = paths.folder if paths.session is None else paths.session_spec
+    enjoy(played, episodes=settings.episodes, render=settings.options.render, record=settings.record)
+
+
+def find(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> "RunPaths":
+    """Find the run that `@latest` or `@PATH` means; a path says it all, so then the first two words do not count."""
+    from slm_lab.experiment.paths import find_run, latest_run
+
+    if target != LATEST:
+        return find_run(target)
+    # -s env=… is part of the name
+    name = read_spec(spec_file, spec_name, settings.sets).name
+    paths = latest_run(settings.data_dir, name)
+    if paths is None:
+        raise SpecError(f"no run of {name!r} in {settings.data_dir}; begin one with MODE train")
+    return paths
