@@ -1,0 +1,263 @@
+"""The `agent.algorithm` part of a spec: one model per algorithm."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from slm_lab.spec.env import EnvSpec
+from slm_lab.spec.model import Count, Natural, NotNegative, Number, Section, Share, problem
+
+if TYPE_CHECKING:
+    from slm_lab.spec.schema import AgentSpec
+
+Distribution = Literal[
+    "default",
+    "Categorical",
+    "Argmax",
+    "MultiCategorical",
+    "Bernoulli",
+    "Normal",
+    "MultivariateNormal",
+    "Beta",
+    "Gumbel",
+    "LogNormal",
+]
+
+
+class VarSpec(Section):
+    """A value that changes with the frame."""
+
+    name: Literal["no_decay", "linear_decay", "rate_decay", "periodic_decay"]
+    """How it goes from start_val to end_val."""
+    start_val: Number
+    """Value until start_step."""
+    end_val: Number | None = None
+    """Value from end_step on; no_decay does not read it."""
+    start_step: Natural = 0
+    """Frame at which it begins to change."""
+    end_step: Natural | None = None
+    """Frame at which it has become end_val."""
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if self.name == "no_decay":
+            return self
+        for key in ("end_val", "end_step"):
+            if getattr(self, key) is None:
+                raise problem(key, f"missing; {self.name} needs it")
+        if self.end_step is not None and self.end_step <= self.start_step:
+            raise problem("end_step", f"{self.end_step} must come after start_step {self.start_step}")
+        return self
+
+    def check_range(self, key: str, low: float, high: float | None = None) -> None:
+        """Raise if the value leaves [low, high] on its way; `key` is the name of this variable."""
+        for part in ("start_val", "end_val"):
+            value = getattr(self, part)
+            if value is not None and (value < low or (high is not None and value > high)):
+                bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
+                raise problem(f"{key}.{part}", f"must be {bounds}, got {value}")
+
+
+class Algorithm(Section):
+    """What an algorithm declares besides its keys."""
+
+    memories: ClassVar[tuple[str, ...]] = ()
+    """Memories that suit it."""
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise if the rest of the spec does not fit this algorithm."""
+
+
+class Random(Algorithm):
+    """Draws from the action space and learns nothing: the measure of all others."""
+
+    name: Literal["Random"] = "Random"
+    """The algorithm."""
+    action_pdtype: Distribution = "default"
+    """Not read: the action space says how to draw."""
+    action_policy: Literal["default", "random"] = "default"
+    """Not read: it is random."""
+
+
+class PolicyGradient(Algorithm):
+    """Keys of the algorithms that act by a policy net."""
+
+    action_pdtype: Distribution = "default"
+    """Distribution of actions. default: Categorical, MultiCategorical, Bernoulli or Normal, as the action space is."""
+    action_policy: Literal["default"] = "default"
+    """How actions are chosen: default, a sample of the distribution."""
+    gamma: Share
+    """Discount of the reward one step later, 0 to 1."""
+    entropy_coef_spec: VarSpec | None = None
+    """Weight of the entropy bonus over frames, from 0 on; null: 0."""
+
+    @model_validator(mode="after")
+    def _check_entropy(self) -> Self:
+        if self.entropy_coef_spec is not None:
+            self.entropy_coef_spec.check_range("entropy_coef_spec", 0.0)
+        return self
+
+
+class Reinforce(PolicyGradient):
+    """REINFORCE, Williams 1992."""
+
+    memories: ClassVar[tuple[str, ...]] = ("OnPolicyReplay", "OnPolicyBatchReplay")
+
+    name: Literal["Reinforce"] = "Reinforce"
+    """The algorithm."""
+    center_return: bool = True
+    """Subtract the mean return of the batch, as a baseline."""
+    policy_loss_coef: NotNegative = 1.0
+    """Weight of the policy loss."""
+    training_frequency: Count
+    """Size of a batch: finished episodes with OnPolicyReplay, vector steps with OnPolicyBatchReplay."""
+
+
+class ActorCritic(PolicyGradient):
+    """Advantage Actor-Critic, Mnih et al. 2016, arXiv:1602.01783."""
+
+    memories: ClassVar[tuple[str, ...]] = ("OnPolicyBatchReplay", "OnPolicyReplay")
+
+    name: Literal["ActorCritic"] = "ActorCritic"
+    """The algorithm."""
+    lam: Share | None = None
+    """λ of generalised advantages (arXiv:1506.02438), 0 to 1; null: n-step returns if num_step_returns is given, else
+    plain returns."""
+    num_step_returns: Count | None = None
+    """n of n-step returns, in vector steps; it is the training_frequency as well."""
+    policy_loss_coef: NotNegative = 1.0
+    """Weight of the policy loss."""
+    val_loss_coef: NotNegative = 1.0
+    """Weight of the value loss."""
+    training_frequency: Count
+    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay. num_step_returns, if
+    given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_frequency(cls, raw: object) -> object:
+        if isinstance(raw, dict) and raw.get("num_step_returns") is not None:
+            return {"training_frequency": raw["num_step_returns"], **raw}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_returns(self) -> Self:
+        steps = self.num_step_returns
+        if self.lam is not None and steps is not None:
+            raise problem("lam", f"{self.lam} and num_step_returns {steps} exclude each other; set one of them to null")
+        if steps is not None and steps != self.training_frequency:
+            text = f"{self.training_frequency} must equal num_step_returns {steps}; remove it"
+            raise problem("training_frequency", text)
+        return self
+
+
+class PPO(PolicyGradient):
+    """Proximal Policy Optimization, Schulman et al. 2017, arXiv:1707.06347."""
+
+    memories: ClassVar[tuple[str, ...]] = ("OnPolicyBatchReplay",)
+
+    name: Literal["PPO"] = "PPO"
+    """The algorithm."""
+    lam: Share
+    """λ of generalised advantages (arXiv:1506.02438), 0 to 1."""
+    clip_eps_spec: VarSpec
+    """ε over frames: the policy's ratio is clipped to [1 - ε, 1 + ε]."""
+    val_loss_coef: NotNegative = 1.0
+    """Weight of the value loss."""
+    time_horizon: Count
+    """Vector steps of a rollout."""
+    minibatch_size: Count
+    """Transitions per gradient step; divides time_horizon x num_envs."""
+    training_epoch: Count
+    """Passes over each rollout."""
+    clip_vloss: bool = False
+    """Clip the value's change by ±ε as well."""
+
+    @model_validator(mode="after")
+    def _check_clip(self) -> Self:
+        self.clip_eps_spec.check_range("clip_eps_spec", 0.0)
+        return self
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
+        """Raise if a rollout cannot be cut into whole minibatches."""
+        rollout, size = self.time_horizon * env.num_envs, self.minibatch_size
+        if rollout % size == 0:
+            return
+        smaller = next(n for n in range(min(size, rollout), 0, -1) if rollout % n == 0)
+        larger = next((n for n in range(size, rollout) if rollout % n == 0), rollout)
+        near = f"{smaller} or {larger}" if smaller < larger else f"{larger}"
+        raise problem(
+            "agent.algorithm.minibatch_size",
+            f"{size} does not divide time_horizon x num_envs = {self.time_horizon} x {env.num_envs} = {rollout}; use {near}",
+        )
+
+
+class QLearning(Algorithm):
+    """Keys of the algorithms that act by a net of action values, on a replay."""
+
+    memories: ClassVar[tuple[str, ...]] = ("Replay",)
+
+    action_pdtype: Literal["default", "Argmax", "Categorical"] = "default"
+    """Not read: action_policy says how actions are chosen."""
+    action_policy: Literal["epsilon_greedy", "boltzmann"]
+    """How actions are chosen: the best one but for a share ε, or in proportion to exp(Q / τ)."""
+    explore_var_spec: VarSpec
+    """ε (0 to 1) or τ (above 0) over frames."""
+    gamma: Share
+    """Discount of the reward one step later, 0 to 1."""
+    training_frequency: Count
+    """Frames between two training events; a vector step has at most one."""
+    training_start_step: Natural = 0
+    """Frames before the first training event."""
+    training_iter: Count = 1
+    """Batches drawn per training event."""
+    training_batch_iter: Count = 1
+    """Gradient steps per batch."""
+
+    @model_validator(mode="after")
+    def _check_exploration(self) -> Self:
+        if self.action_policy == "epsilon_greedy":
+            self.explore_var_spec.check_range("explore_var_spec", 0.0, 1.0)
+            return self
+        for part in ("start_val", "end_val"):
+            value = getattr(self.explore_var_spec, part)
+            if value is not None and value <= 0:
+                raise problem(
+                    f"explore_var_spec.{part}", f"boltzmann divides by it, so it must be above 0, got {value}"
+                )
+        return self
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise if it would never learn, or never update its target net."""
+        if self.training_start_step >= env.max_frame:
+            raise problem(
+                "agent.algorithm.training_start_step",
+                f"{self.training_start_step} is not before env.max_frame {env.max_frame}, so it would never learn",
+            )
+        if agent.net.update_type == "polyak" and agent.net.polyak_coef == 0:
+            raise problem("agent.net.polyak_coef", "missing; update_type polyak needs it, e.g. 0.005")
+
+
+class DQN(QLearning):
+    """Deep Q-Network, Mnih et al. 2015."""
+
+    name: Literal["DQN"] = "DQN"
+    """The algorithm."""
+
+
+class DoubleDQN(QLearning):
+    """Double DQN, van Hasselt et al. 2015, arXiv:1509.06461."""
+
+    name: Literal["DoubleDQN"] = "DoubleDQN"
+    """The algorithm."""
+
+
+ALGORITHMS: dict[str, type[Section]] = {
+    "Random": Random,
+    "Reinforce": Reinforce,
+    "ActorCritic": ActorCritic,
+    "PPO": PPO,
+    "DQN": DQN,
+    "DoubleDQN": DoubleDQN,
+}
+PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN", "SIL", "PPOSIL", "SoftActorCritic", "CrossQ")

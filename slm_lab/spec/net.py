@@ -1,0 +1,154 @@
+"""The `agent.net` part of a spec: one model per net."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+
+from slm_lab.spec.model import (
+    Count,
+    Natural,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    Share,
+    either,
+    locate,
+    problem,
+    unknown_text,
+)
+
+ROLES = ("actor", "critic")
+ROLE_PREFIXES = tuple(f"{role}_" for role in ROLES)
+
+
+def _named(spec: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(spec.get("name"), str):
+        raise problem("name", "missing; the name of a class")
+    for key in ("lr", "frame"):
+        value = spec.get(key, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise problem(key, f"must be a number > 0, got {value!r}")
+    if spec["name"] == "LinearToZero" and "frame" not in spec:
+        raise problem("frame", "missing; the frame at which the learning rate is 0")
+    return spec
+
+
+Named = Annotated[dict[str, Any], AfterValidator(_named)]
+"""{"name": class, argument: value}."""
+
+
+class NetSpec(Section):
+    """Keys of every net. Any of them with `actor_` or `critic_` before it counts for the net of that role only."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    """The net."""
+    shared: bool = False
+    """Policy and value share one body; false: each has a net of its own."""
+    use_same_optim: bool = False
+    """The critic's net is trained by the actor's optim_spec, clip_grad_val and lr_scheduler_spec."""
+    hid_layers_activation: str = "relu"
+    """A class of torch.nn, in any case: relu, tanh, selu, leakyrelu, silu, …"""
+    out_layer_activation: Annotated[
+        str | list[str | None] | None, either("a class of torch.nn, a list of them, or null")
+    ] = None
+    """Activation of the outputs, or one for each; null: none."""
+    init_fn: str | None = None
+    """A function of torch.nn.init for the weights, e.g. orthogonal_, with the gain of the activation; biases are 0.
+    null: torch's default."""
+    batch_norm: bool = False
+    """Batch normalisation."""
+    actor_init_std: Positive | None = None
+    """Orthogonal gain of the policy's output layer, e.g. 0.01; null: as the other layers."""
+    critic_init_std: Positive | None = None
+    """Orthogonal gain of the value's output layer, e.g. 1.0; null: as the other layers."""
+    log_std_init: Number | None = None
+    """Log standard deviation of Normal actions at the start, as parameters of their own; null: the net puts it out."""
+    loss_spec: Named = Field(default_factory=lambda: {"name": "MSELoss"})
+    """Loss of values: {"name": a loss of torch.nn, argument: value}."""
+    optim_spec: Named = Field(default_factory=lambda: {"name": "Adam"})
+    """Optimiser: {"name": a class of torch.optim, "lr": …, argument: value}."""
+    lr_scheduler_spec: Named | None = None
+    """Learning rate over time: {"name": "LinearToZero", "frame": …}, or a class of torch.optim.lr_scheduler with its
+    arguments, stepped once per training event; null: constant."""
+    clip_grad_val: Positive | None = None
+    """Largest norm of the gradient; null: no clipping."""
+    update_type: Literal["replace", "polyak"] = "replace"
+    """How the target net follows: by copies, or a little after each gradient step."""
+    update_frequency: Count = 1
+    """Frames between two copies; replace only."""
+    polyak_coef: Share = 0.0
+    """Weight of the online net in each small step, 0 to 1; polyak only."""
+    gpu: Annotated[bool | Literal["auto"], either('true, false or "auto"')] = "auto"
+    """Train on the GPU; auto: if there is one."""
+
+    def for_role(self, role: Literal["actor", "critic"]) -> Self:
+        """Return the spec of one role's net: `actor_X` or `critic_X` in place of X."""
+        own = {key: value for key, value in self.model_dump().items() if key in type(self).model_fields}
+        prefix = f"{role}_"
+        given = {
+            key.removeprefix(prefix): value for key, value in (self.model_extra or {}).items() if key.startswith(prefix)
+        }
+        return self.model_validate({**own, **given})
+
+    @classmethod
+    def check_unknown(cls, raw: Mapping[str, Any]) -> None:
+        """Raise if a key is none, with or without the prefix of a role."""
+        unknown = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
+        if unknown:
+            raise problem(unknown[0], unknown_text("unknown key", unknown[0], cls.model_fields), len(unknown) - 1)
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        for role in ROLES if self.model_extra else ():
+            try:
+                self.for_role(role)
+            except ValidationError as error:
+                path, message = locate(error)
+                raise problem(f"{role}_{path}", message) from None
+            if self.shared and any(key.startswith(f"{role}_") for key in self.model_extra or ()):
+                key = next(key for key in self.model_extra or () if key.startswith(f"{role}_"))
+                raise problem(key, f"the net is shared; use {key.removeprefix(f'{role}_')}, or set shared to false")
+        return self
+
+
+def _is_role_key(key: str, known: Mapping[str, Any]) -> bool:
+    return key.startswith(ROLE_PREFIXES) and key.partition("_")[2] in known
+
+
+class MLPNet(NetSpec):
+    """Fully connected layers."""
+
+    type: Literal["MLPNet"] = "MLPNet"
+    """The net."""
+    hid_layers: list[Count]
+    """Units of each hidden layer."""
+    layer_norm: bool = False
+    """Layer normalisation, before each activation."""
+
+
+class ConvNet(NetSpec):
+    """Convolutions for images, then fully connected layers."""
+
+    type: Literal["ConvNet"] = "ConvNet"
+    """The net."""
+    conv_hid_layers: list[Annotated[list[Natural], Field(min_length=2, max_length=5)]]
+    """[channels, kernel, stride, padding, dilation] of each convolution; the last three are 1, 0, 1 if left out."""
+    fc_hid_layers: list[Count] = Field(default_factory=list)
+    """Units of each layer after the convolutions."""
+    normalize: bool = False
+    """Divide pixels by 255."""
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        for index, layer in enumerate(self.conv_hid_layers):
+            if 0 in layer[:3] or 0 in layer[4:]:
+                raise problem(f"conv_hid_layers.{index}", f"only the padding may be 0, got {layer}")
+        return self
+
+
+NETS: dict[str, type[NetSpec]] = {"MLPNet": MLPNet, "ConvNet": ConvNet}
+PLANNED_NETS = ("RecurrentNet", "DuelingMLPNet", "DuelingConvNet", "HydraMLPNet", "TorchArcNet")
