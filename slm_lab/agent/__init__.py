@@ -64,6 +64,11 @@ class Agent:
         if self.algorithm.memory is not None:
             self.algorithm.memory.add(obs, action, step)
 
+    def interrupt(self) -> None:
+        """Forget that the last step was to be followed by another: what comes next belongs to new episodes."""
+        if self.algorithm.memory is not None:
+            self.algorithm.memory.interrupt()
+
     def ready(self, frame: int) -> bool:
         """Tell whether it is time to learn."""
         return self.algorithm.ready(frame)

@@ -116,7 +116,6 @@ class Session:
         self.history: deque[float] = deque(maxlen=MA_ROWS)
         self.eval_history: deque[float] = deque(maxlen=MA_ROWS)
         self.best, self.best_state = -math.inf, None
-        self.obs: np.ndarray | None = None
         self.checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt", keep=2)
         self.best_checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt-best", keep=1)
         self.writers: dict[str, RowWriter] = {}
@@ -131,7 +130,7 @@ class Session:
         env, agent, clock, spent = self.env, self.agent, self.clock, self._spent
         num_envs, max_frame = env.num_envs, self.spec.env.max_frame
         log_every, eval_every = self.spec.meta.log_frequency, self.spec.meta.eval_frequency
-        obs = self.obs if self.obs is not None else env.reset()
+        obs = env.obs if clock.frame else env.reset()
         now = time.perf_counter
         next_report = now()
         while clock.frame < max_frame and not self.stop.requested:
@@ -157,7 +156,6 @@ class Session:
             if learned > next_report and self.report is not None:
                 next_report = learned + REPORT_SECONDS
                 self.report(clock.frame, self._fps(), env.stats.total_reward)
-            self.obs = obs
             if self.spec.meta.rigorous_eval and (crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame):
                 self._evaluate()
             if crossed(clock.frame, num_envs, log_every) or clock.frame >= max_frame:
@@ -189,6 +187,7 @@ class Session:
         if self.tensorboard is not None:
             self._log_tensorboard(row)
         self.totals.clear()
+        self.env.stats.drain()
         self._spent.update(dict.fromkeys(PHASES, 0.0))
         self._row_clock, self._row_frame = time.perf_counter(), self.clock.frame
 
@@ -257,7 +256,6 @@ class Session:
             "history": list(self.history),
             "eval_history": list(self.eval_history),
             "best": self.best if math.isfinite(self.best) else None,
-            "obs": self.obs,
         }
         self.checkpoints.save(
             self.clock.frame,
@@ -290,11 +288,9 @@ class Session:
         self.history.extend(session["history"])
         self.eval_history.extend(session["eval_history"])
         self.best = -math.inf if session["best"] is None else session["best"]
-        exact = self.env.load_state_dict(state["env"])
-        self.obs = session["obs"] if exact else self.env.reset()
         self._row_frame = frame
-        if not exact:
-            self.agent.interrupt_episodes()
+        if not self.env.load_state_dict(state["env"]):
+            self.agent.interrupt()
             logger.info("session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name)
         logger.info("session {}: resumed at frame {}", self.index, frame)
 

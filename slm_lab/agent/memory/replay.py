@@ -139,6 +139,10 @@ class Replay:
         if self._fresh is not None:
             self._fresh.append(row)
 
+    def interrupt(self) -> None:
+        """Take what is added next for the beginning of new episodes: those under way were left where they stood."""
+        self._starting = np.arange(self.num_envs)
+
     def sample(self, batch_size: int | None = None) -> ReplayBatch:
         """Draw transitions, uniformly and with replacement.
 

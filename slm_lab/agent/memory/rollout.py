@@ -138,6 +138,10 @@ class OnPolicyBatchReplay(_OnPolicyMemory):
         if self.ready:
             self._last_obs = np.array(step.obs, self._column["obs"].dtype)
 
+    def interrupt(self) -> None:
+        """Drop the rows so far: their episodes were left where they stood, and nobody saw what followed."""
+        self._t, self._ended, self._final_obs = 0, [], []
+
     def sample(self) -> RolloutBatch:
         """Hand out the rollout and begin the next one.
 
@@ -218,6 +222,10 @@ class OnPolicyReplay(_OnPolicyMemory):
             self._spans.append((int(env), self._start[env], self._t))
             self._start[env] = self._t
             self._final_obs.append(np.array(step.final_obs[env], self._column["obs"].dtype))
+
+    def interrupt(self) -> None:
+        """Drop the episodes under way: they were left where they stood. Finished ones stay."""
+        self._start = [self._t] * len(self._start)
 
     def sample(self) -> RolloutBatch:
         """Hand out the finished episodes and forget them.

@@ -37,7 +37,9 @@ class ParameterGroup:
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's and the schedule's state."""
         optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {str(index): state for index, state in optimizer["state"].items()}  # JSON has no integer keys
+        optimizer["state"] = {
+            str(index): state for index, state in optimizer["state"].items()
+        }  # JSON has no integer keys
         return {"optimizer": optimizer, "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -157,7 +159,9 @@ def make_optimizer(parameters: list[nn.Parameter], spec: Mapping[str, Any]) -> t
     return cls(parameters, **kwargs)
 
 
-def make_lr_scheduler(optimizer: torch.optim.Optimizer, spec: Mapping[str, Any] | None) -> LinearToZero | TorchScheduler:
+def make_lr_scheduler(
+    optimizer: torch.optim.Optimizer, spec: Mapping[str, Any] | None
+) -> LinearToZero | TorchScheduler:
     """Build `LinearToZero` or any scheduler of `torch.optim.lr_scheduler` by name."""
     if spec is None:
         return TorchScheduler()
