@@ -1,6 +1,7 @@
 """Nets: a body found by the spec's `type`, and heads that fit what is to be learned."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -9,7 +10,7 @@ from slm_lab.agent.net.conv import conv_body
 from slm_lab.agent.net.mlp import mlp_body
 from slm_lab.spec import NetSpec
 
-BODIES: dict[str, Callable[[NetSpec, tuple[int, ...]], tuple[nn.Module, int]]] = {
+BODIES: dict[str, Callable[[Any, tuple[int, ...]], tuple[nn.Module, int]]] = {
     "MLPNet": mlp_body,
     "ConvNet": conv_body,
 }

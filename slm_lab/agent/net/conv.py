@@ -3,15 +3,19 @@
 from torch import nn
 
 from slm_lab.agent.net.build import activation_layers, flat_width, init_layer, linear_layers
-from slm_lab.spec import NetSpec, SpecError
+from slm_lab.spec.errors import SpecError
+from slm_lab.spec.net import ConvNet
+
+_CONV_DEFAULTS = (1, 0, 1)  # stride, padding, dilation
 
 
-def conv_body(spec: NetSpec, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+def conv_body(spec: ConvNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """Build the body of a ConvNet: convolutions, flattened, then fully connected layers.
 
     Args:
-        spec: reads conv_hid_layers (`[out_channels, kernel, stride, padding, dilation]` each; the last three may be
-            left out), fc_hid_layers, hid_layers_activation, init_fn and batch_norm.
+        spec: reads conv_hid_layers (`[out_channels, kernel, stride, padding, dilation]` each; the last three
+            may be left out),
+            fc_hid_layers, hid_layers_activation, init_fn and batch_norm.
         obs_shape: `(C, H, W)`.
 
     Returns:
@@ -27,8 +31,10 @@ def conv_body(spec: NetSpec, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int
     activation, init_fn = spec.hid_layers_activation, spec.init_fn
     layers: list[nn.Module] = []
     channels = obs_shape[0]
-    for out_channels, *shape in spec.conv_hid_layers:
-        layers.append(init_layer(nn.Conv2d(channels, out_channels, *shape), init_fn, activation))
+    for given in spec.conv_hid_layers:
+        out_channels, kernel, stride, padding, dilation = [*given, *_CONV_DEFAULTS[len(given) - 2 :]]
+        conv = nn.Conv2d(channels, out_channels, kernel, stride, padding, dilation)
+        layers.append(init_layer(conv, init_fn, activation))
         layers += [nn.BatchNorm2d(out_channels)] if spec.batch_norm else []
         layers += activation_layers(activation)
         channels = out_channels
@@ -39,5 +45,5 @@ def conv_body(spec: NetSpec, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int
         raise SpecError(
             f"agent.net.conv_hid_layers: {spec.conv_hid_layers} does not fit an image of {obs_shape}: {error}"
         ) from error
-    sizes = [width, *(spec.fc_hid_layers or [])]
+    sizes = [width, *spec.fc_hid_layers]
     return nn.Sequential(*layers, *linear_layers(sizes, activation, init_fn)), sizes[-1]

@@ -16,7 +16,7 @@ from slm_lab.agent.algorithm.estimator import (
     td_target,
 )
 
-# Four environments side by side, worked out by hand with gamma = lam = 1/2, so that every number is an exact binary fraction.
+# Four environments side by side, worked out by hand with gamma = lam = 1/2: every number is an exact binary fraction.
 #   env 0: nothing ends                      env 1: terminated at row 1 (the value behind it, 100, must not count)
 #   env 2: truncated at row 1, V(final) = 6  env 3: truncated at rows 0 and 2, terminated at the last row
 REWARD = torch.tensor([[1.0, 1, 1, 1], [2, 2, 2, 2], [4, 4, 4, 4], [8, 8, 8, 8]])

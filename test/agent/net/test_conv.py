@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from slm_lab.agent.net import count_parameters, make_net
+from slm_lab.spec.errors import SpecError
+from slm_lab.spec.net import ConvNet
+
+NATURE = {
+    "conv_hid_layers": [[32, 8, 4, 0, 1], [64, 4, 2, 0, 1], [64, 3, 1, 0, 1]],
+    "fc_hid_layers": [512],
+    "hid_layers_activation": "relu",
+}
+SMALL = {"conv_hid_layers": [[2, 3, 1, 0, 1]], "hid_layers_activation": "relu"}
+
+
+def test_parameters_and_shapes_by_hand():
+    net = make_net(ConvNet(**NATURE), (4, 84, 84), [6, 1])
+    convs = (4 * 32 * 8 * 8 + 32) + (32 * 64 * 4 * 4 + 64) + (64 * 64 * 3 * 3 + 64)
+    fc = 7 * 7 * 64 * 512 + 512  # 84 -> 20 -> 9 -> 7
+    assert count_parameters(net) == convs + fc + (512 * 6 + 6) + (512 * 1 + 1)
+    policy, value = net(torch.randint(256, (3, 4, 84, 84), dtype=torch.uint8))
+    assert policy.shape == (3, 6)
+    assert value.shape == (3, 1)
+
+
+def test_padding_dilation_and_no_fc_layers():
+    net = make_net(ConvNet(**SMALL | {"conv_hid_layers": [[5, 3, 2, 1, 2]]}), (1, 11, 9), [2])
+    # (n + 2 - 2 * 2 - 1) // 2 + 1: 11 -> 5, 9 -> 4
+    assert net.heads[0].in_features == 5 * 5 * 4
+
+
+def test_stride_padding_and_dilation_may_be_left_out():
+    short, full = (
+        make_net(ConvNet(**SMALL | {"conv_hid_layers": [layer]}), (1, 8, 8), [2]).body[0]
+        for layer in ([5, 3, 2], [5, 3, 2, 0, 1])
+    )
+    assert short.extra_repr() == full.extra_repr()
+
+
+def test_normalize_divides_by_255():
+    torch.manual_seed(0)
+    plain = make_net(ConvNet(**SMALL), (1, 8, 8), [2])
+    torch.manual_seed(0)
+    scaled = make_net(ConvNet(**SMALL, normalize=True), (1, 8, 8), [2])
+    image = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8)
+    assert_close(scaled(image)[0], plain(image.float() / 255)[0])
+
+
+def test_init_fn_reaches_convolutions_and_fc_layers():
+    spec = ConvNet(**SMALL | {"fc_hid_layers": [10]}, init_fn="orthogonal_")
+    net = make_net(spec, (1, 8, 8), [2])
+    for layer in (net.body[0], net.body[3]):
+        gain = torch.linalg.svdvals(layer.weight.detach().flatten(1))
+        assert_close(gain, torch.full_like(gain, 2**0.5))
+        assert not layer.bias.any()
+
+
+def test_batch_norm_stands_between_convolution_and_activation():
+    net = make_net(ConvNet(**SMALL, batch_norm=True), (1, 8, 8), [2])
+    assert [type(layer) for layer in net.body] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Flatten]
+    assert net.body[1].num_batches_tracked == 0  # sizing the net must not leave a trace in its statistics
+
+
+def test_a_vector_is_no_image():
+    with pytest.raises(SpecError, match=r"agent\.net\.type: ConvNet needs images .* is \(4,\); use MLPNet"):
+        make_net(ConvNet(**SMALL), (4,), [2])
+
+
+def test_an_image_may_be_too_small():
+    with pytest.raises(SpecError, match=r"agent\.net\.conv_hid_layers: .* does not fit an image of \(4, 10, 10\)"):
+        make_net(ConvNet(**NATURE), (4, 10, 10), [2])

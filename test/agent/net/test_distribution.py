@@ -1,0 +1,246 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributions as reference
+from gymnasium import spaces
+from torch.testing import assert_close
+
+from slm_lab.agent.net.distribution import (
+    ACTION_PDS,
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Argmax,
+    Bernoulli,
+    Beta,
+    Categorical,
+    Gumbel,
+    LogNormal,
+    MultiCategorical,
+    Normal,
+    policy_heads,
+)
+from slm_lab.spec.errors import SpecError
+
+DRAWS = 40_000
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def values(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed))
+
+
+LOC, LOG_SCALE = values(5, 3), 0.5 * values(5, 3, seed=1)
+SCALE = LOG_SCALE.exp()
+ALPHA, BETA = 1 + values(5, 3).exp(), 1 + values(5, 3, seed=1).exp()
+STRETCH = reference.AffineTransform(-1.0, 2.0)  # (0, 1) -> (-1, 1)
+
+# ours, and torch's with the same parameters
+CONTINUOUS = {
+    "Normal": (Normal(LOC, LOG_SCALE), reference.Normal(LOC, SCALE)),
+    "LogNormal": (LogNormal(LOC, LOG_SCALE), reference.LogNormal(LOC, SCALE)),
+    "Gumbel": (Gumbel(LOC, LOG_SCALE), reference.Gumbel(LOC, SCALE)),
+    "Beta": (Beta(ALPHA, BETA), reference.TransformedDistribution(reference.Beta(ALPHA, BETA), STRETCH)),
+}
+DISCRETE = {
+    "Categorical": (Categorical(LOC), reference.Categorical(logits=LOC)),
+    "Bernoulli": (Bernoulli(LOC), reference.Bernoulli(logits=LOC)),
+}
+ALL = CONTINUOUS | DISCRETE
+
+
+def summed(x):
+    return x if x.dim() == 1 else x.sum(-1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_log_prob_is_torchs_summed_over_dimensions(name):
+    ours, theirs = ALL[name]
+    action = theirs.sample()
+    assert_close(ours.log_prob(action), summed(theirs.log_prob(action)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_entropy_is_torchs_summed_over_dimensions(name):
+    ours, theirs = ALL[name]
+    # torch has no entropy for a transformed distribution; a stretch by 2 adds log 2 in each dimension
+    entropy = reference.Beta(ALPHA, BETA).entropy() + math.log(2) if name == "Beta" else theirs.entropy()
+    assert_close(ours.entropy(), summed(entropy), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_no_action_is_more_probable_than_the_mode(name):
+    ours, _ = CONTINUOUS[name]
+    best = ours.log_prob(ours.mode())
+    for step in (-1e-2, 1e-2):
+        assert (ours.log_prob(ours.mode() + step) < best).all()
+
+
+@pytest.mark.parametrize("name", ["Normal", "Gumbel", "Beta", "LogNormal"])
+def test_samples_are_distributed_as_they_should(name):
+    loc, log_scale = torch.tensor([0.3]), torch.tensor([-0.4])
+    ours, cdf = {
+        "Normal": (Normal, reference.Normal(loc, log_scale.exp()).cdf),
+        "LogNormal": (LogNormal, reference.LogNormal(loc, log_scale.exp()).cdf),
+        "Gumbel": (Gumbel, reference.Gumbel(loc, log_scale.exp()).cdf),
+        "Beta": (Beta, lambda action: 1 - (1 - (action + 1) / 2) ** 3),  # Beta(1, 3)
+    }[name]
+    parameters = (torch.tensor([1.0]), torch.tensor([3.0])) if name == "Beta" else (loc, log_scale)
+    draws = ours(*(p.expand(DRAWS, 1) for p in parameters)).sample(generator())
+    assert draws.dtype == torch.float32
+    # Kolmogorov-Smirnov: the greatest distance of the two cumulative distributions; 2 / sqrt(n) is passed once in 1500
+    uniform = cdf(draws).squeeze(-1).sort().values
+    assert (uniform - (torch.arange(DRAWS) + 0.5) / DRAWS).abs().max() < 2 / math.sqrt(DRAWS)
+
+
+def test_categorical_frequencies():
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    action = Categorical(p.log().expand(DRAWS, 4)).sample(generator())
+    assert action.dtype == torch.int64
+    assert (torch.bincount(action, minlength=4) / DRAWS - p).abs().max() < 0.0125  # 5 standard deviations
+
+
+def test_categorical_never_draws_what_is_impossible():
+    logits = torch.tensor([0.0, -torch.inf, 0.0]).expand(DRAWS, 3)
+    assert (Categorical(logits).sample(generator()) != 1).all()
+
+
+def test_bernoulli_frequencies_and_dtype():
+    logits = torch.tensor([-1.0, 0.0, 2.0])
+    action = Bernoulli(logits.expand(DRAWS, 3)).sample(generator())
+    assert action.dtype == torch.int8
+    assert (action.float().mean(0) - logits.sigmoid()).abs().max() < 0.0125
+    assert Bernoulli(logits).mode().tolist() == [0, 0, 1]
+
+
+def test_bernoulli_takes_its_own_actions_and_floats():
+    ours = DISCRETE["Bernoulli"][0]
+    action = ours.sample(generator())
+    assert_close(ours.log_prob(action), ours.log_prob(action.float()))
+
+
+def test_multi_categorical_is_independent_categoricals_side_by_side():
+    logits = values(6, 5)
+    ours = MultiCategorical.from_one_head(logits, nvec=[2, 3])
+    first, second = reference.Categorical(logits=logits[:, :2]), reference.Categorical(logits=logits[:, 2:])
+    action = ours.sample(generator())
+    assert action.shape == (6, 2)
+    assert (action < torch.tensor([2, 3])).all()
+    assert_close(ours.log_prob(action), first.log_prob(action[:, 0]) + second.log_prob(action[:, 1]))
+    assert_close(ours.entropy(), first.entropy() + second.entropy())
+    assert torch.equal(ours.mode(), torch.stack([logits[:, :2].argmax(-1), logits[:, 2:].argmax(-1)], dim=-1))
+
+
+def test_argmax_is_certain():
+    policy = Argmax(torch.tensor([[1.0, 3.0, 2.0]]))
+    assert policy.sample(generator()).tolist() == policy.mode().tolist() == [1]
+    assert policy.log_prob(torch.tensor([1])).tolist() == [0.0]
+    assert policy.log_prob(torch.tensor([0])).tolist() == [-torch.inf]
+    assert policy.entropy().tolist() == [0.0]
+
+
+SAMPLED = {name: ours for name, (ours, _) in ALL.items()} | {"MultiCategorical": MultiCategorical(LOC, LOC)}
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_samples_come_from_the_generator_alone(name):
+    ours = SAMPLED[name]
+    torch.manual_seed(1)
+    first = ours.sample(generator(5))
+    assert torch.equal(torch.get_rng_state(), torch.manual_seed(1).get_state())
+    torch.manual_seed(2)
+    assert torch.equal(first, ours.sample(generator(5)))
+    assert not torch.equal(first, ours.sample(generator(6)))
+
+
+@pytest.mark.parametrize("cls", [Normal, LogNormal, Gumbel, Beta])
+def test_a_sample_carries_no_gradient(cls):
+    # it would cancel the gradient of log_prob, which the policy gradient lives on
+    outputs = [values(2, 3).requires_grad_(), values(2, 3, seed=1).requires_grad_()]
+    policy = cls.from_net(*outputs)
+    action = policy.sample(generator())
+    assert not action.requires_grad
+    policy.log_prob(action).sum().backward()
+    assert all(output.grad.abs().sum() > 0 for output in outputs)
+
+
+@pytest.mark.parametrize("cls", [Normal, LogNormal, Gumbel])
+def test_a_log_scale_from_the_net_is_clamped(cls):
+    policy = cls.from_net(torch.zeros(1, 2), torch.tensor([[-100.0, 100.0]]))
+    assert policy.log_scale.tolist() == [[LOG_STD_MIN, LOG_STD_MAX]]
+
+
+@pytest.mark.parametrize("output", [-200.0, 0.0, 200.0])
+def test_beta_is_finite_for_any_net_output(output):
+    policy = Beta.from_net(torch.full((1000, 1), output), torch.full((1000, 1), output))
+    action = policy.sample(generator())
+    assert ((action > -1) & (action < 1)).all()
+    for number in (policy.log_prob(action), policy.entropy(), policy.log_prob(policy.mode())):
+        assert number.isfinite().all()
+    assert_close(policy.mode(), torch.zeros(1000, 1), atol=1e-6, rtol=0)
+
+
+def test_beta_samples_stay_off_the_poles():
+    policy = Beta(torch.full((1000, 1), 1e-3), torch.full((1000, 1), 1e-3))  # nearly all its mass at -1 and 1
+    assert policy.log_prob(policy.sample(generator())).isfinite().all()
+
+
+def test_normal_takes_one_log_scale_for_all_observations():
+    policy = Normal(LOC, LOG_SCALE[0])
+    expected = reference.Normal(LOC, SCALE[0].expand_as(LOC))
+    assert_close(policy.log_prob(LOC + 1), expected.log_prob(LOC + 1).sum(-1))
+    assert_close(policy.entropy(), expected.entropy().sum(-1))
+
+
+BOX = spaces.Box(-1.0, 1.0, (3,))
+
+
+@pytest.mark.parametrize(
+    ("space", "pdtype", "cls", "widths", "dtype"),
+    [
+        (spaces.Discrete(4), "default", Categorical, [4], torch.int64),
+        (spaces.Discrete(4), "Argmax", Argmax, [4], torch.int64),
+        (spaces.MultiDiscrete([2, 5]), "default", MultiCategorical, [7], torch.int64),
+        (spaces.MultiBinary(6), "default", Bernoulli, [6], torch.int8),
+        (BOX, "default", Normal, [3, 3], torch.float32),
+        (BOX, "MultivariateNormal", Normal, [3, 3], torch.float32),
+        (BOX, "Beta", Beta, [3, 3], torch.float32),
+        (BOX, "Gumbel", Gumbel, [3, 3], torch.float32),
+        (BOX, "LogNormal", LogNormal, [3, 3], torch.float32),
+    ],
+)
+def test_policy_heads(space, pdtype, cls, widths, dtype):
+    build, dims = policy_heads(space, pdtype)
+    assert dims == widths
+    policy = build(*(values(8, width) for width in dims))
+    assert isinstance(policy, cls)
+    action = policy.sample(generator())
+    assert action.dtype == dtype
+    assert action.shape == (8, *space.shape)
+    assert policy.log_prob(action).shape == policy.entropy().shape == (8,)
+    if pdtype != "LogNormal" and cls is not Normal and cls is not Gumbel:  # those have no bounds
+        assert all(space.contains(np.asarray(row, dtype=space.dtype)) for row in action.numpy())
+
+
+@pytest.mark.parametrize(
+    ("space", "pdtype", "message"),
+    [
+        (BOX, "Categorical", r"'Categorical' does not suit continuous actions .*use Normal, MultivariateNormal, Beta"),
+        (spaces.Discrete(2), "Normal", r"'Normal' does not suit discrete actions .*use Categorical, Argmax"),
+        (spaces.Box(-1.0, 1.0, (2, 2)), "default", r"action space Box\(.*\) is not supported"),
+        (spaces.Text(3), "default", r"action space Text\(.*\) is not supported"),
+    ],
+)
+def test_a_distribution_that_does_not_suit_is_an_error(space, pdtype, message):
+    with pytest.raises(SpecError, match=message):
+        policy_heads(space, pdtype)
+
+
+def test_every_distribution_of_the_table_can_be_built():
+    for known in ACTION_PDS.values():
+        assert not any(inspect.isabstract(cls) for cls in known.values())
