@@ -1,5 +1,6 @@
 """The graphs of a run: what is drawn, and how it is named."""
 
+import glob
 from collections.abc import Mapping
 
 import numpy as np
@@ -79,7 +80,8 @@ def draw_run_pngs(paths: RunPaths) -> int:
 
     Takes seconds, so it is called once, when the training is over. Never raises.
     """
-    pages = [*paths.folder.glob("*.html"), *paths.graph_dir.glob("*.html")]
+    name = f"{glob.escape(paths.spec_name)}_*_graph*.html"
+    pages = [*paths.folder.glob(name), *paths.graph_dir.glob(name)]
     # the graphs of trials first: they are looked at, should the time be up before all are done
     return len(draw_pngs(sorted(pages, key=lambda page: ("_trial_graph_" not in page.name, page))))
 

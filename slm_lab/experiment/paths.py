@@ -7,6 +7,7 @@ data/{spec}_{YYYY_MM_DD_HHMMSS}/
 data/@latest → the newest of them
 """
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -268,7 +269,7 @@ def _spec_name(folder: Path) -> str | None:
     """Tell the spec name of a run: from the folder's name, or, where that was changed, from the spec file's."""
     # a spec may itself be called "…_t0" or "…_s1", so a file name alone does not say where the spec's name ends
     match = re.fullmatch(rf"(.+)_{STAMP_PATTERN}", folder.resolve().name)
-    if match and any(folder.glob(f"{_glob_escape(match[1])}_*spec.json")):
+    if match and any(folder.glob(f"{glob.escape(match[1])}_*spec.json")):
         return match[1]
     files = sorted(folder.glob("*_spec.json"), key=lambda file: len(file.name))
     return _name_in(files[0]) if files else None
@@ -281,10 +282,6 @@ def _name_in(file: Path) -> str:
     except (OSError, ValueError, TypeError):
         return stem
     return names[0] if len(names) == 1 and stem.startswith(names[0]) else stem
-
-
-def _glob_escape(text: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def _point_latest(data_dir: Path, name: str) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import gzip
 import html
-import importlib.util
 import json
 import re
 import subprocess
@@ -34,7 +33,6 @@ GREY, INK, GRID = "#7A7A7A", "#2B2B2B", "#E6E6E6"
 
 PNG_SIZE = {"width": 960, "height": 540, "scale": 1.5}
 PNG_LIMIT = 20.0  # seconds for all graphs of a run
-NO_BROWSER = 3  # exit code of the child
 FEW_POINTS = 30  # up to here every point is marked, so that one row alone can be seen
 
 
@@ -72,11 +70,12 @@ def line_figure(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -
 
 
 def write_html(figure: "go.Figure", path: str | Path) -> None:
-    """Write a figure as one page that needs nothing else."""
+    """Write a figure as one page that needs nothing else; a PNG of what the page showed before goes."""
     title = re.sub(r"<[^>]*>", " ", figure.layout.title.text or Path(path).stem)
     # "</script>" within the JSON would end it
     data = (figure.to_json() or "{}").replace("<", "\\u003c")
     page = PAGE.replace("@TITLE@", html.escape(title)).replace("@FIGURE@", data).replace("@PLOTLY@", _plotly_js())
+    Path(path).with_suffix(".png").unlink(missing_ok=True)
     atomic_write(path, page)
 
 
@@ -102,15 +101,26 @@ def draw_pngs(pages: Sequence[Path], limit: float = PNG_LIMIT) -> list[Path]:
         limit: seconds for all together; then the browser is given up.
 
     Returns:
-        the PNG files that were drawn.
+        the PNG files that are there now.
     """
-    if not pages or importlib.util.find_spec("kaleido") is None:
+    if not pages or find_browser() is None:
         return []
-    pngs = [page.with_suffix(".png") for page in pages]
-    before = {png: _stamp(png) for png in pngs}
     if problem := _run_child(pages, limit):
         logger.warning("not every graph got its .png (the .html are there): {}", problem)
-    return [png for png in pngs if _stamp(png) not in (None, before[png])]
+    return [png for page in pages if (png := page.with_suffix(".png")).exists()]
+
+
+def find_browser() -> str | None:
+    """Return the browser that PNGs are drawn with; None where kaleido or a browser is not installed.
+
+    The environment variable BROWSER_PATH names one that is not found by itself.
+    """
+    try:
+        from choreographer.browsers.chromium import Chromium  # comes with kaleido
+    except ImportError:
+        return None
+    path = Chromium.find_browser(skip_local=False)
+    return str(path) if path and Path(path).is_file() else None
 
 
 def _run_child(pages: Sequence[Path], limit: float) -> str | None:
@@ -131,13 +141,9 @@ def _run_child(pages: Sequence[Path], limit: float) -> str | None:
         return f"{limit:g} s were not enough"
     except OSError as error:
         return str(error)
-    if child.returncode in (0, NO_BROWSER):
+    if child.returncode == 0:
         return None
     return child.stderr.strip().rpartition("\n")[2] or f"exit code {child.returncode}"
-
-
-def _stamp(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _traces(line: Line) -> list["go.Scatter"]:
@@ -237,10 +243,9 @@ const graph = document.getElementById("graph");
 """
 
 
-def _draw_from_stdin() -> int:
+def _draw_from_stdin() -> None:
     """Be the child of `draw_pngs`: draw a PNG for every page named on the standard input."""
     import kaleido
-    from choreographer.errors import ChromeNotFoundError
 
     async def draw() -> None:
         async with kaleido.Kaleido(mathjax=False) as browser:  # MathJax would come from the network
@@ -248,12 +253,8 @@ def _draw_from_stdin() -> int:
                 image = await browser.calc_fig(read_figure(page), opts={"format": "png", **PNG_SIZE})
                 atomic_write(page.with_suffix(".png"), image)
 
-    try:
-        asyncio.run(draw())
-    except ChromeNotFoundError:
-        return NO_BROWSER
-    return 0
+    asyncio.run(draw())
 
 
 if __name__ == "__main__":
-    sys.exit(_draw_from_stdin())
+    _draw_from_stdin()

@@ -49,7 +49,7 @@ def derived(run):
     return {file.relative_to(run.folder): file.read_bytes() for file in files if "df_train" not in file.name}
 
 
-@pytest.mark.parametrize("name", ["dqn", "dqn_shared", "ppo_swimmer_t0", "a_t0_s0"])
+@pytest.mark.parametrize("name", ["dqn_shared", "a_t0_s0"])
 def test_retro_makes_every_file_again_byte_for_byte(tmp_path, name):
     run = make_run(tmp_path, name, trials=(0, 11))
     before = derived(run)
@@ -59,8 +59,6 @@ def test_retro_makes_every_file_again_byte_for_byte(tmp_path, name):
     summary = retro(run.folder)
     assert derived(run) == before
     assert (summary.sessions, list(summary.trials), summary.problems) == (4, [0, 11], [])
-    retro(run.folder)
-    assert derived(run) == before
 
 
 def test_retro_agrees_with_the_end_of_a_trial(tmp_path, log_messages):

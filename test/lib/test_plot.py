@@ -9,16 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from slm_lab.lib.plot import Line, draw_pngs, line_figure, read_figure, write_html
+from slm_lab.lib.plot import Line, draw_pngs, find_browser, line_figure, read_figure, write_html
 
 
 def figure(title="returns", **line):
     return line_figure(title, "frames", "return", [Line([0, 1, 2], [1.0, np.nan, 3.0], "session", **line)])
-
-
-def browser():
-    chromium = pytest.importorskip("choreographer.browsers.chromium")
-    return chromium.Chromium.find_browser(skip_local=False)
 
 
 @pytest.fixture
@@ -92,13 +87,19 @@ def test_what_is_no_page_is_a_value_error(tmp_path):
 
 
 def test_png_is_drawn_beside_the_page(page, tmp_path, monkeypatch):
-    if not browser():
+    if not find_browser():
         pytest.skip("no browser on this machine")
     monkeypatch.chdir(tmp_path)
     assert draw_pngs([page.relative_to(tmp_path)]) == [page.with_suffix(".png").relative_to(tmp_path)]
     image = (tmp_path / "a.b.png").read_bytes()
     assert image.startswith(b"\x89PNG")
     assert int.from_bytes(image[16:20]) == 1440  # pixels wide: 960 at scale 1.5
+
+
+def test_a_png_does_not_outlive_what_it_shows(page):
+    page.with_suffix(".png").write_bytes(b"old")
+    write_html(figure(title="new"), page)
+    assert not page.with_suffix(".png").exists()
 
 
 def test_a_browser_that_hangs_is_given_up(page, tmp_path, monkeypatch):
@@ -117,4 +118,6 @@ def test_a_spoilt_page_or_a_browser_that_fails_draws_nothing_and_raises_nothing(
     pytest.importorskip("kaleido")
     monkeypatch.setenv("BROWSER_PATH", "/bin/false")
     assert draw_pngs([page], limit=5) == []
-    assert draw_pngs([]) == []
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    assert find_browser() is None
+    assert draw_pngs([page]) == []
