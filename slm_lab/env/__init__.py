@@ -3,6 +3,9 @@
 Everything is built by `make_env` from the `env` part of a spec. Between a backend and the agent lie, in this order,
 the conversions that the spec asks for: image size, observation normaliser and its clipping, frame stack, reward scale,
 reward normaliser, reward clipping.
+
+The rewards of Atari are clipped to their sign, unless the spec has `clip_reward`, `normalize_reward` or `reward_scale`
+(1 leaves them as they are).
 """
 
 import os
@@ -147,7 +150,7 @@ def _map_rewards(env: VecEnv, spec: "EnvSpec", clip: Any, gamma: float, training
         env = NormalizeReward(env, gamma, training)
     if clip == "sign":
         env = MapReward(env, np.sign)
-    elif clip is not None and clip is not False:
+    elif clip is not None:
         low, high = clip if isinstance(clip, (list, tuple)) else (-clip, clip)
         env = MapReward(env, lambda reward: clip_array(reward, low, high))
     return env

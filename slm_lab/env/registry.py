@@ -151,8 +151,6 @@ class _FreshWorld(gym.Wrapper):
 
 def _wrap(env: gym.Env, wrapper: Mapping[str, Any], where: str) -> gym.Env:
     arguments = dict(wrapper)
-    if "id" not in arguments:
-        raise SpecError(f'{where}: a wrapper is {{"id": name, argument: value, ...}}, and this one has no id')
     name = arguments.pop("id")
     maker = find_wrapper(name, f"{where}.id")
     return _build(lambda: maker(env, **arguments), maker, f"{where}.id: {name}", where)
