@@ -4,8 +4,7 @@ Everything is built by `make_env` from the `env` part of a spec. Between a backe
 the conversions that the spec asks for: image size, observation normaliser and its clipping, frame stack, reward scale,
 reward normaliser, reward clipping.
 
-The rewards of Atari are clipped to their sign, unless the spec has `clip_reward`, `normalize_reward` or `reward_scale`
-(1 leaves them as they are).
+The rewards of Atari are clipped to their sign, unless the spec has a `clip_reward` (false for none).
 """
 
 import os
@@ -67,7 +66,7 @@ def make_env(
         _prepare_rendering(render_mode)
     if is_atari(found) and spec.backend != "gymnasium":
         env = _atari(spec, found, count, seed, render_mode, num_threads)
-        clip_reward = "sign" if spec.clip_reward is None and spec.reward_scale is None else spec.clip_reward
+        clip_reward = "sign" if spec.clip_reward is None else spec.clip_reward
     else:
         env = _gymnasium(spec, found, count, seed, render_mode)
         clip_reward = spec.clip_reward
@@ -75,7 +74,7 @@ def make_env(
         env = NormalizeObs(env, clip=spec.clip_obs, training=training)
     elif spec.clip_obs is not None:
         env = _clip_obs(env, spec.clip_obs)
-    if spec.frame_op is not None and env.frame_stack == 1:
+    if spec.frame_op_len is not None and env.frame_stack == 1:
         env = FrameStack(env, spec.frame_op_len, concat=spec.frame_op == "concat")
     return _map_rewards(env, spec, clip_reward, gamma, training)
 
@@ -96,7 +95,7 @@ def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: 
     ]
     limits = [limit for limit in (built[0][1], spec.max_t) if limit is not None]
     env = GymVecEnv([env for env, _ in built], seed, spec.name, time_limit=min(limits, default=None))
-    return env if spec.image_downsize is None else _resize(env, spec)
+    return env if spec.image_downsize is None else _resize(env, spec.name, (*spec.image_downsize,))
 
 
 def _atari(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None, num_threads: int) -> VecEnv:
@@ -113,7 +112,7 @@ def _atari(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str 
     if game["frameskip"] not in (1, 4):
         logger.warning("env.name: {} skips {} frames by chance; here it is always 4", spec.name, game["frameskip"])
     options = {"repeat_action_probability": game["repeat_action_probability"], **spec.kwargs}
-    if spec.frame_op is not None:
+    if spec.frame_op_len is not None:
         options["stack_num"] = spec.frame_op_len
     if spec.image_downsize is not None:
         options["img_height"], options["img_width"] = spec.image_downsize
@@ -128,10 +127,10 @@ def _atari(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str 
     )
 
 
-def _resize(env: VecEnv, spec: "EnvSpec") -> VecEnv:
-    shape, size = env.obs_space.shape, tuple(spec.image_downsize)
+def _resize(env: VecEnv, name: str, size: tuple[int, ...]) -> VecEnv:
+    shape = env.obs_space.shape
     if env.obs_space.dtype != np.uint8 or len(shape) != 3:
-        raise SpecError(f"env.image_downsize: {spec.name} shows no images, but arrays of shape {shape}; remove the key")
+        raise SpecError(f"env.image_downsize: {name} shows no images, but arrays of shape {shape}; remove the key")
     return MapObs(env, resize_images(shape, size), Box(0, 255, (shape[0], *size), np.uint8))
 
 
@@ -150,7 +149,7 @@ def _map_rewards(env: VecEnv, spec: "EnvSpec", clip: Any, gamma: float, training
         env = NormalizeReward(env, gamma, training)
     if clip == "sign":
         env = MapReward(env, np.sign)
-    elif clip is not None:
+    elif clip:
         low, high = clip if isinstance(clip, (list, tuple)) else (-clip, clip)
         env = MapReward(env, lambda reward: clip_array(reward, low, high))
     return env

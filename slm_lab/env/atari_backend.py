@@ -140,8 +140,8 @@ class AtariVecEnv(VecEnv):
         return False
 
     def render(self) -> np.ndarray | None:
-        """Return the picture of the first game [210, 160, 3] uint8; None without a render mode."""
-        return None if self._twin is None else self._picture
+        """Return the picture of the first game [210, 160, 3] uint8; None without a render mode, or in a window."""
+        return None if self._twin is None or self._window is not None else self._picture
 
     def close(self) -> None:
         """Close the window, if there is one; the emulator goes with the object."""
@@ -208,7 +208,7 @@ class _Window:
     def __init__(self, fps: float) -> None:
         import pygame  # only where it is looked at
 
-        pygame.init()
+        pygame.display.init()
         self._pygame, self._fps, self._clock = pygame, fps, pygame.time.Clock()
         self._screen = pygame.display.set_mode((WIDTH * self.SCALE, HEIGHT * self.SCALE))
 

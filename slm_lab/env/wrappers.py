@@ -304,7 +304,7 @@ class FrameStack(VecWrapper):
         return Step(self.obs, reward, terminated, truncated, final)
 
 
-def resize_images(shape: tuple[int, ...], size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+def resize_images(shape: tuple[int, ...], size: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that resizes uint8 images [N, *channels, height, width] to `size` (height, width).
 
     Every new pixel is the mean of the area that it covers.

@@ -65,7 +65,12 @@ def test_the_time_limit_counts_agent_steps(build):
 
 @pytest.mark.parametrize(
     ("keys", "expected"),
-    [({}, 1), ({"clip_reward": 50}, 5), ({"reward_scale": 0.1}, 0.5), ({"reward_scale": "sign"}, 1)],
+    [
+        ({}, 1),
+        ({"clip_reward": 50}, 5),
+        ({"clip_reward": False}, 5),
+        ({"clip_reward": False, "reward_scale": 0.1}, 0.5),
+    ],
     ids=str,
 )
 def test_learning_sees_the_sign_unless_the_spec_says_otherwise(build, keys, expected):
