@@ -1,0 +1,152 @@
+"""Every shipped spec can be trusted: it is sound, comparable with the published scores, and trains."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from slm_lab.agent import Agent
+from slm_lab.env import make_env
+from slm_lab.spec import Spec, SpecError, list_specs, load_spec
+
+SHIPPED = [(file, name) for file, name, _ in list_specs()]
+
+PROMISED = {
+    "demo.json": ["dqn_cartpole"],
+    "cont_test.json": [
+        "a2c_gae_pendulum_single",
+        "a2c_gae_pendulum",
+        "a2c_gae_bipedalwalker_single",
+        "a2c_gae_bipedalwalker",
+    ],
+    "benchmark/reinforce/reinforce_cartpole.json": ["reinforce_cartpole"],
+    "benchmark/dqn/dqn_cartpole.json": ["dqn_cartpole", "ddqn_cartpole"],
+    "benchmark/dqn/dqn_lunar.json": ["dqn_concat_lunar", "ddqn_concat_lunar"],
+    "benchmark/dqn/dqn_pong.json": ["dqn_pong"],
+    "benchmark/a2c/a2c_gae_cartpole.json": ["a2c_gae_cartpole"],
+    "benchmark/a2c/a2c_gae_pendulum.json": ["a2c_gae_pendulum"],
+    "benchmark/a2c/a2c_gae_pong.json": ["a2c_gae_pong"],
+    "benchmark/a2c/a2c_gae_mujoco.json": ["a2c_gae_mujoco", "a2c_gae_humanoid"],
+    "benchmark/a2c/a2c_nstep_mujoco.json": ["a2c_nstep_mujoco"],
+    "benchmark/ppo/ppo_cartpole.json": ["ppo_shared_cartpole", "ppo_cartpole"],
+    "benchmark/ppo/ppo_lunar.json": ["ppo_lunar"],
+    "benchmark/ppo/ppo_pong.json": ["ppo_pong"],
+    "benchmark/ppo/ppo_mujoco.json": ["ppo_mujoco", "ppo_humanoid"],
+}
+"""File -> specs that commands in the documentation name."""
+
+COMPARABLE = {"CartPole-v1": (200_000, 4, 500), "Pendulum-v1": (300_000, 4, 500), "LunarLander-v3": (300_000, 8, 1_000)}
+"""Environment -> frames, environments and log frequency behind the published scores."""
+
+GENERIC = [
+    ("benchmark/a2c/a2c_gae_mujoco.json", "a2c_gae_mujoco"),
+    ("benchmark/a2c/a2c_nstep_mujoco.json", "a2c_nstep_mujoco"),
+    ("benchmark/ppo/ppo_mujoco.json", "ppo_mujoco"),
+]
+"""Specs for any environment of MuJoCo."""
+
+
+def each_of(specs: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Run a test for each (file, name)."""
+    ids = [f"{Path(file).stem}-{name}" for file, name in specs]
+    return pytest.mark.parametrize(("file", "name"), specs, ids=ids)
+
+
+every_spec = each_of(SHIPPED)
+every_benchmark = each_of([(file, name) for file, name in SHIPPED if file.startswith("benchmark/")])
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Nets this small are quicker without the others, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("file", "names"), PROMISED.items())
+def test_specs_are_where_the_documentation_says(file: str, names: list[str]) -> None:
+    assert {name for listed, name in SHIPPED if listed == file} >= set(names)
+
+
+@every_spec
+def test_a_spec_survives_being_saved(file: str, name: str) -> None:
+    spec = load_spec(file, name)
+    again = Spec.from_dict(name, json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.hash == spec.hash
+
+
+@every_spec
+def test_schedules_end_with_the_run(file: str, name: str) -> None:
+    spec = load_spec(file, name)
+    scheduler = spec.agent.net.lr_scheduler_spec
+    assert scheduler is None or scheduler["frame"] == spec.env.max_frame
+    for key in ("explore_var_spec", "entropy_coef_spec", "clip_eps_spec"):
+        var = getattr(spec.agent.algorithm, key, None)
+        assert var is None or (var.end_step or 0) <= spec.env.max_frame, key
+
+
+@every_spec
+def test_a_run_has_a_curve(file: str, name: str) -> None:
+    spec = load_spec(file, name)
+    assert spec.env.max_frame >= 10 * spec.meta.log_frequency
+
+
+@every_benchmark
+def test_benchmarks_run_as_the_published_ones_did(file: str, name: str) -> None:
+    spec = load_spec(file, name)
+    assert spec.meta.max_session == 4
+    settings = (spec.env.max_frame, spec.env.num_envs, spec.meta.log_frequency)
+    if spec.env.name in COMPARABLE:
+        assert settings == COMPARABLE[spec.env.name]
+    else:
+        assert settings[1:] == (16, 10_000)
+
+
+@pytest.mark.parametrize("name", PROMISED["cont_test.json"])
+def test_test_runs_are_short(name: str) -> None:
+    spec = load_spec("cont_test.json", name)
+    assert spec.env.max_frame <= 50_000
+    assert spec.meta.max_session == 1
+    assert (spec.env.num_envs == 1) == name.endswith("_single")
+
+
+@each_of(GENERIC)
+def test_generic_specs_take_environment_and_frames(file: str, name: str) -> None:
+    assert load_spec(file, name).env.name == "HalfCheetah-v5"
+    spec = load_spec(file, name, ["env=Hopper-v5", "max_frame=4e6"])
+    assert spec.name == f"{name}_hopper"
+    assert spec.env.name == "Hopper-v5"
+    assert spec.env.max_frame == spec.agent.net.lr_scheduler_spec["frame"] == 4_000_000
+
+
+@each_of([("demo.json", "dqn_cartpole"), ("benchmark/ppo/ppo_pong.json", "ppo_pong")])
+def test_an_environment_for_a_spec_that_has_its_own_is_an_error(file: str, name: str) -> None:
+    with pytest.raises(SpecError, match="env"):
+        load_spec(file, name, ["env=Hopper-v5"])
+
+
+@every_spec
+@pytest.mark.usefixtures("one_thread")
+def test_a_spec_trains(file: str, name: str) -> None:
+    """It fits its environment, and its first training event ends in finite numbers (images: it acts and remembers)."""
+    spec = load_spec(file, name)
+    images = spec.agent.net.type == "ConvNet"
+    env = make_env(spec.env, seed=0, num_envs=4 if images else None)
+    agent = Agent(spec, env, seed=0)
+    obs, frame = env.reset(), 0
+    while not agent.ready(frame):
+        action = agent.act(obs, frame)
+        step = env.step(action)
+        agent.observe(obs, action, step)
+        obs, frame = step.obs, frame + env.num_envs
+        if images and frame == 8:
+            break
+    else:
+        agent.update(frame)
+        assert agent.opt_steps > 0
+    env.close()
