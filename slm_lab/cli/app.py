@@ -6,12 +6,10 @@ Exit codes: 0 done, 1 a run failed, 2 bad input, 130 stopped by Ctrl-C after a c
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 from typer.core import TyperGroup
-
-from slm_lab.spec.errors import SpecError
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 DEMO_FILE, DEMO_NAME = "slm_lab/spec/demo.json", "dqn_cartpole"
@@ -97,6 +95,7 @@ def run(
     from slm_lab.cli import run as runs
     from slm_lab.experiment.options import RunOptions
     from slm_lab.lib.logger import setup_logger
+    from slm_lab.spec.errors import SpecError
 
     setup_logger(log_level)
     options = RunOptions(render, torch_compile, cuda_offset, profile, log_level)
@@ -107,12 +106,13 @@ def run(
         return jobs.run_job(job, settings)
     if spec_file is None:
         spec_file, spec_name = DEMO_FILE, DEMO_NAME
-    return runs.run(spec_file, spec_name, mode, settings)
+    runs.run(spec_file, spec_name, mode, settings)
+    return DONE
 
 
 @app.command()
 def check(
-    spec_file: Annotated[Path, typer.Argument(help="A spec file; with --all also a folder.")],
+    spec_file: Annotated[str, typer.Argument(help="A spec file; with --all also a folder.")],
     spec_name: Annotated[str | None, typer.Argument(help="A spec in it.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every spec of the file or folder, a line each.")] = False,
     sets: Sets = None,
@@ -121,13 +121,15 @@ def check(
     """Check a spec: print what it resolves to, the size of its nets and of its memory. Builds nothing heavy."""
     from slm_lab.cli import check as checks
     from slm_lab.lib.logger import setup_logger
+    from slm_lab.spec.errors import SpecError
 
     setup_logger(log_level)
-    if not every:
-        return checks.check_one(spec_file, spec_name, sets or ())
-    if spec_name is not None:
+    if every and spec_name is not None:
         raise SpecError(f"--all checks every spec; leave out {spec_name!r}")
-    return checks.check_all(spec_file, sets or ())
+    if every:
+        return DONE if checks.check_all(spec_file, sets or ()) else BAD_INPUT
+    checks.check_one(spec_file, spec_name, sets or ())
+    return DONE
 
 
 @app.command(name="list")
@@ -135,14 +137,14 @@ def list_(word: Annotated[str, typer.Argument(help="Only the lines that contain 
     """List the specs that ship with the lab."""
     from slm_lab.cli import check as checks
 
-    return checks.list_shipped(word)
+    checks.list_shipped(word)
+    return DONE
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `slm-lab`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    group = typer.main.get_command(app)
-    return _guarded(lambda: group.main(arrange(words, group), prog_name="slm-lab", standalone_mode=False))
+    return _guarded(lambda: app(arrange(words), prog_name="slm-lab", standalone_mode=False))
 
 
 def retro_main(argv: list[str] | None = None) -> int:
@@ -165,33 +167,46 @@ def _retro(
     return DONE
 
 
-def arrange(words: list[str], group: TyperGroup) -> list[str]:
+def arrange(words: list[str]) -> list[str]:
     """Put the sub-command in front: the first word if it is one, else `run`. Options may stand before either."""
-    valued = {
-        name for param in group.commands["run"].params if not getattr(param, "is_flag", True) for name in param.opts
-    }
+    commands = cast("TyperGroup", typer.main.get_command(app)).commands
+    options = [param for param in commands["run"].params if not getattr(param, "is_flag", True)]
+    takes_value = {name for option in options for name in option.opts}
     rest = iter(enumerate(words))
     for place, word in rest:
-        if word in valued:
+        if word in takes_value:
             next(rest, None)
         elif not word.startswith("-"):
-            if word in group.commands:
-                return [word, *words[:place], *words[place + 1 :]]
-            return ["run", *words]
+            return [word, *words[:place], *words[place + 1 :]] if word in commands else ["run", *words]
     return ["--help"] if "--help" in words else ["run", *words]
 
 
 def _guarded(program: Callable[[], int | None]) -> int:
-    """Turn errors of the user into one line and an exit code; errors of the lab keep their traceback."""
+    """Turn an error of the user, or the end of a run, into a message and an exit code; others stay as they are."""
     try:
         return program() or DONE
-    except SpecError as error:
-        return complain(str(error), BAD_INPUT)
     except typer.TyperException as error:
-        return complain(f"{error.format_message()} (see --help)", error.exit_code)
+        return complain(f"{error.format_message()} (see --help)", BAD_INPUT)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return complain(str(error), code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    from slm_lab.spec.errors import SpecError
+
+    if isinstance(error, SpecError):
+        return BAD_INPUT
+    from slm_lab.experiment.trial import Interrupted, TrialError  # loaded long since, if it is one of them
+
+    if isinstance(error, Interrupted):
+        return STOPPED
+    return FAILED if isinstance(error, TrialError) else None
 
 
 def complain(message: str, code: int) -> int:
-    """Print one line on stderr and return `code`."""
+    """Print a message on stderr and return `code`."""
     print(f"slm-lab: {message}", file=sys.stderr)  # noqa: T201
     return code

@@ -3,7 +3,9 @@
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from slm_lab.cli.run import Settings, parse_mode, run, train
@@ -14,11 +16,9 @@ DONE, FAILED = "done", "failed"
 
 @dataclass
 class Outcome:
-    """What became of an entry."""
+    """What became of a run."""
 
-    spec_file: str
-    spec_name: str
-    mode: str
+    what: str
     status: str
     seconds: float
 
@@ -34,10 +34,9 @@ def run_job(file: Path, settings: Settings) -> int:
     try:
         for number, entry in enumerate(entries, start=1):
             _say(f"job {number}/{len(entries)}: {' '.join(entry)}")
-            outcomes.append(_run_entry(*entry, settings))
-    finally:
-        # also when Ctrl-C ends the batch
-        _print_summary(outcomes, len(entries))
+            outcomes.extend(_attempts(*entry, settings))
+    finally:  # also where Ctrl-C ends the batch
+        _print_summary(outcomes)
     return 0 if all(outcome.status == DONE for outcome in outcomes) else 1
 
 
@@ -66,18 +65,52 @@ def read_job(file: Path) -> list[tuple[str, str, str]]:
     return entries
 
 
-def _run_entry(spec_file: str, spec_name: str, mode: str, settings: Settings) -> Outcome:
-    from slm_lab.experiment.trial import TrialError
+def _attempts(spec_file: str, spec_name: str, mode: str, settings: Settings) -> Iterator[Outcome]:
+    """Run an entry; one of a spec with `spec_params` is a run for every combination of their values."""
+    kind, target = parse_mode(mode)
+    runs = [(spec_name, partial(run, spec_file, spec_name, mode, settings))]
+    if kind in ("dev", "train") and target is None:
+        from slm_lab.spec.loader import load_specs
 
-    start = time.monotonic()
-    status = DONE
+        try:
+            specs = load_specs(spec_file, spec_name, settings.sets)
+        except SpecError:
+            pass  # said by the run itself
+        else:
+            runs = [(spec.name, partial(train, spec, kind, settings)) for spec in specs]
+    for name, action in runs:
+        start = time.monotonic()
+        what = f"{spec_file} {name} {mode}"
+        status = _attempt(what, action)
+        yield Outcome(what, status, time.monotonic() - start)
+
+
+def _attempt(what: str, action: Callable[[], None]) -> str:
+    from slm_lab.experiment.trial import Interrupted, TrialError
+
     try:
-        run_expanded(spec_file, spec_name, mode, settings)
+        action()
+    except Interrupted:
+        raise
     except (SpecError, TrialError) as error:
-        status = FAILED
-        _say(f"{spec_file} {spec_name} {mode} failed: {error}")
+        _say(f"{what} failed: {error}")
     except Exception:  # a fault of the lab; the rest of the batch may be free of it
-        status = FAILED
-        traceback.print_exc()
-        _say(f"{spec_file} {spec_name} {mode} failed")
-    return Outcome(spec_file, spec_name, mode, status, time.monotonic() - start)
+        _say(f"{what} failed: {traceback.format_exc()}")
+    else:
+        return DONE
+    return FAILED
+
+
+def _print_summary(outcomes: list[Outcome]) -> None:
+    lines = [f"{one.status:<8}{_duration(one.seconds):>8}  {one.what}" for one in outcomes]
+    done = sum(one.status == DONE for one in outcomes)
+    print("\n".join(["", *lines, f"{done} done, {len(outcomes) - done} failed"]))  # noqa: T201
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _say(line: str) -> None:
+    print(f"slm-lab: {line}", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
 """One run: what the three words mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class Settings:
 
     sets: Sequence[str] = ()
     data_dir: Path = Path("data")
-    options: RunOptions = RunOptions()
+    options: RunOptions = field(default_factory=RunOptions)
     record: bool = False
     episodes: int = 10
 
@@ -50,7 +50,7 @@ def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) ->
     elif target is not None:
         resume_run(spec_file, spec_name, target, settings)
     else:
-        train(read_spec(spec_file, spec_name, settings.sets), kind, settings)
+        train(_load(spec_file, spec_name, settings.sets), kind, settings)
 
 
 def parse_mode(mode: str) -> tuple[str, str | None]:
@@ -69,23 +69,6 @@ def parse_mode(mode: str) -> tuple[str, str | None]:
     return kind, target or None
 
 
-def read_spec(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> "Spec":
-    """Load a spec; without a name, the only one of its file."""
-    from slm_lab.spec import load_spec
-
-    return load_spec(spec_file, spec_name or only_spec(spec_file), sets)
-
-
-def only_spec(spec_file: str) -> str:
-    """Return the name of the only spec in a file."""
-    from slm_lab.spec import spec_names
-
-    names = spec_names(spec_file)
-    if len(names) != 1:
-        raise SpecError(f"{spec_file}: say which of its {len(names)} specs you mean: {', '.join(names)}")
-    return names[0]
-
-
 def train(spec: "Spec", mode: str, settings: Settings, resume: Path | None = None) -> None:
     """Run a trial and print what came of it."""
     from slm_lab.experiment.report import print_report
@@ -102,8 +85,10 @@ def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Set
     Of the `KEY=VALUE` texts only paths into the spec count: the variables were filled in when the run began.
     """
     paths = find(spec_file, spec_name, target, settings)
+    if spec_name is not None and not f"{paths.spec_name}_".startswith(f"{spec_name}_"):
+        raise SpecError(f"{paths.folder}: a run of {paths.spec_name!r}, not of {spec_name!r}")
     dotted = [text for text in settings.sets if "." in text.partition("=")[0]]
-    train(read_spec(str(paths.spec), paths.spec_name, dotted), "train", settings, paths.folder)
+    train(_load(paths.spec, paths.spec_name, dotted), "train", settings, paths.folder)
 
 
 def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
@@ -122,8 +107,14 @@ def find(spec_file: str, spec_name: str | None, target: str, settings: Settings)
     if target != LATEST:
         return find_run(target)
     # -s env=… is part of the name
-    name = read_spec(spec_file, spec_name, settings.sets).name
+    name = _load(spec_file, spec_name, settings.sets).name
     paths = latest_run(settings.data_dir, name)
     if paths is None:
         raise SpecError(f"no run of {name!r} in {settings.data_dir}; begin one with MODE train")
     return paths
+
+
+def _load(spec_file: str | Path, spec_name: str | None, sets: Sequence[str]) -> "Spec":
+    from slm_lab.spec import load_spec
+
+    return load_spec(spec_file, spec_name, sets)

@@ -44,7 +44,7 @@ class _Plan(Setting):
             horizon=horizon,
         )
         self.memory_bytes.append(nbytes)
-        return None  # ty: ignore[invalid-return-type]  # an algorithm that is built to be measured never acts
+        return None  # ty: ignore[invalid-explicit-return]  # an algorithm that is built to be measured never acts
 
 
 def measure(spec: Spec) -> Size:

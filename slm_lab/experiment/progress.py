@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+SMOOTHING = 0.3
 SPARK_WIDTH = 16
 SPARKS = "▁▂▃▄▅▆▇█"
 PLAIN_SECONDS = 5.0
@@ -32,7 +33,8 @@ class Progress:
         self.curves = [Curve(max_frame) for _ in range(sessions)]
         self._bars: Bars | None = None
         self._tasks: list[TaskID] = []
-        self._shown = [(-math.inf, -math.inf)] * sessions  # (seconds, frame) of the last plain line
+        self._fps = [math.nan] * sessions
+        self._shown = [(time.monotonic(), 0)] * sessions  # (seconds, frame) of the last plain line
 
     def __enter__(self) -> Self:
         if not self.silent and sys.stderr.isatty():
@@ -54,16 +56,22 @@ class Progress:
         """
         curve = self.curves[session]
         curve.add(frame, total_reward)
+        fps = self._smooth(session, fps)
         if self._bars is not None:
-            fields = {"at": f"{frame:,}", "fps": f"{fps:,.0f}", "score": score(total_reward), "spark": curve.spark()}
             self._bars.update(
-                self._tasks[session], completed=frame, left=time_left(self.max_frame - frame, fps), **fields
+                self._tasks[session],
+                completed=frame,
+                at=f"{frame:,}",
+                fps=rate(fps),
+                score=score(total_reward),
+                spark=curve.spark(),
+                left=time_left(self.max_frame - frame, fps),
             )
         elif not self.silent and self._plain_due(session, frame):
             share = 100 * frame / self.max_frame
             left = time_left(self.max_frame - frame, fps)
             self.message(
-                f"session {session}: frame {frame:,}/{self.max_frame:,} ({share:.0f} %) | {fps:,.0f} fps | "
+                f"session {session}: frame {frame:,}/{self.max_frame:,} ({share:.0f} %) | {rate(fps)} fps | "
                 f"return {score(total_reward)} | {left} left"
             )
 
@@ -72,6 +80,13 @@ class Progress:
         # while bars are live, rich has put its own stream in the place of sys.stderr
         sys.stderr.write(line if line.endswith("\n") else line + "\n")
         sys.stderr.flush()
+
+    def _smooth(self, session: int, fps: float) -> float:
+        """Return a running mean: learning stops the environments, so frames come in bursts; time left must not jump."""
+        if math.isfinite(fps) and fps > 0:
+            before = self._fps[session]
+            self._fps[session] = fps if math.isnan(before) else before + SMOOTHING * (fps - before)
+        return self._fps[session]
 
     def _plain_due(self, session: int, frame: int) -> bool:
         now = time.monotonic()
@@ -100,10 +115,12 @@ class Progress:
             refresh_per_second=4,
             expand=True,
         )
-        blank = {"at": "0", "fps": "–", "score": "–", "spark": " " * SPARK_WIDTH, "left": "–"}
-        self._tasks = [
-            self._bars.add_task(f"session {index}", total=self.max_frame, **blank) for index in range(len(self.curves))
-        ]
+        for index in range(len(self.curves)):
+            blank = " " * SPARK_WIDTH
+            task = self._bars.add_task(
+                f"session {index}", total=self.max_frame, at="0", fps="–", score="–", spark=blank, left="–"
+            )
+            self._tasks.append(task)
         self._bars.start()
 
 
@@ -129,6 +146,11 @@ class Curve:
             SPARKS[round((self.values[step] - low) * scale)] if step in self.values else " "
             for step in range(SPARK_WIDTH)
         )
+
+
+def rate(fps: float) -> str:
+    """Write frames per second; – where they are not known yet."""
+    return f"{fps:,.0f}" if math.isfinite(fps) else "–"
 
 
 def score(total_reward: float) -> str:

@@ -21,11 +21,7 @@ def report_lines(paths: RunPaths) -> Iterator[str]:
     Args:
         paths: names a trial that has been analysed.
     """
-    from slm_lab.experiment.analysis import metrics_line
-
     metrics = read_json(paths.trial_metrics)
-    scalar = {name: _nan(value) for name, value in metrics["scalar"].items()}
-    yield metrics_line(scalar)
     yield ""
     yield from _scores(metrics)
     yield ""
@@ -33,11 +29,12 @@ def report_lines(paths: RunPaths) -> Iterator[str]:
     if graphs:
         yield f"graphs     {graphs[0]}"
         yield from (f"           {graph}" for graph in graphs[1:])
-    yield f"all of it  {paths.folder}"
+    yield f"files      {paths.folder}"
     yield ""
     yield "next"
-    for what, command in _next(paths, scalar["frame"]):
-        yield f"  {command}  # {what}"
+    for what, command in _next(paths, metrics["scalar"]["frame"]):
+        yield f"  # {what}"
+        yield f"  {command}"
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -26,10 +26,16 @@ def setup_logger(level: str = "INFO", file: Path | None = None, console: Callabl
     colour = console is None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     # a traceback without the frames above the handler (backtrace), and without local variables (diagnose): logs are
     # often shown to others
-    terse = {"backtrace": False, "diagnose": False}
-    logger.add(console or _to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, **terse)
+    logger.add(
+        console or _to_stderr,
+        level=level,
+        format=CONSOLE_FORMAT,
+        colorize=colour,
+        backtrace=False,
+        diagnose=False,
+    )
     if file is not None:
-        logger.add(file, level=level, format=FILE_FORMAT, **terse)
+        logger.add(file, level=level, format=FILE_FORMAT, backtrace=False, diagnose=False)
 
 
 def _to_stderr(line: str) -> None:
