@@ -159,11 +159,13 @@ def test_a_time_limit_is_no_reason_for_surprise(rollout, gamma, lam, reward):
 
 
 def test_estimators_leave_their_arguments_alone():
-    before = [tensor.clone() for tensor in (REWARD, VALUE, NEXT_VALUE, TERMINATED, DONE)]
-    gae(REWARD, VALUE, NEXT_VALUE, TERMINATED, DONE, 0.9, 0.9)
-    nstep_return(REWARD, NEXT_VALUE, TERMINATED, DONE, 0.9)
-    monte_carlo_return(REWARD, DONE, 0.9)
-    assert all(map(torch.equal, before, (REWARD, VALUE, NEXT_VALUE, TERMINATED, DONE)))
+    arguments = [tensor.clone() for tensor in (REWARD, VALUE, NEXT_VALUE, TERMINATED, TERMINATED | TRUNCATED)]
+    reward, value, next_value, terminated, done = arguments
+    before = [tensor.clone() for tensor in arguments]
+    gae(reward, value, next_value, terminated, done, 0.9, 0.9)
+    nstep_return(reward, next_value, terminated, done, 0.9)
+    monte_carlo_return(reward, done, 0.9)
+    assert all(map(torch.equal, before, arguments))
 
 
 def test_standardize():
