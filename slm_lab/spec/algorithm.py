@@ -130,8 +130,8 @@ class ActorCritic(PolicyGradient):
     val_loss_coef: NotNegative = 1.0
     """Weight of the value loss."""
     training_frequency: Count
-    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay. num_step_returns, if
-    given."""
+    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay. Equals
+    num_step_returns where that is given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -188,7 +188,8 @@ class PPO(PolicyGradient):
         near = f"{smaller} or {larger}" if smaller < larger else f"{larger}"
         raise problem(
             "agent.algorithm.minibatch_size",
-            f"{size} does not divide time_horizon x num_envs = {self.time_horizon} x {env.num_envs} = {rollout}; use {near}",
+            f"{size} does not divide time_horizon x num_envs = {self.time_horizon} x {env.num_envs} = {rollout}; "
+            f"use {near}",
         )
 
 

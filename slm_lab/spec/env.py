@@ -41,8 +41,8 @@ class EnvSpec(Section):
         bool | Positive | Annotated[list[Number], Field(min_length=2, max_length=2)] | Literal["sign"] | None,
         either('a number > 0, [low, high], "sign", false or null'),
     ] = None
-    """Bound ± of rewards, [low, high], or "sign"; after normalising. false: none. null: 10 with normalize_reward, "sign"
-    for Atari, else none. Scores are counted before."""
+    """Bound ± of rewards, [low, high], or "sign"; after normalising. false: none. null: 10 with normalize_reward,
+    "sign" for Atari, else none. Scores are counted before."""
     reward_scale: Annotated[Number | Literal["sign"] | None, either('a number, "sign" or null')] = None
     """Factor of rewards, or "sign" for their sign; before normalising."""
     frame_op: Literal["concat", "stack"] | None = None

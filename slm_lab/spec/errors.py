@@ -2,4 +2,4 @@
 
 
 class SpecError(Exception):
-    """Bad input. Its text is one line that names the place and the remedy; the command line prints it and exits with 2."""
+    """Bad input. Its text is one line that names the place and the remedy; the command line prints it and exits 2."""

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
     WrapValidator,
     model_validator,
@@ -57,6 +58,15 @@ class Section(BaseModel):
                 if field.is_required() and key not in raw:
                     raise problem(key, f"missing ({descriptions(cls)[key].rstrip('.')})")
         return raw
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for key, text in descriptions(cls).items():
+            if key in properties:
+                properties[key]["description"] = text
+        return schema
 
     @classmethod
     def check_unknown(cls, raw: Mapping[str, Any]) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 
 from slm_lab.spec.model import (
     Count,
     Natural,
-    NotNegative,
     Number,
     Positive,
     Section,
@@ -93,6 +92,16 @@ class NetSpec(Section):
             key.removeprefix(prefix): value for key, value in (self.model_extra or {}).items() if key.startswith(prefix)
         }
         return self.model_validate({**own, **given})
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        resolved = handler.resolve_ref_schema(schema)
+        for prefix in ROLE_PREFIXES:
+            for key, value in {key: resolved["properties"][key] for key in cls.model_fields}.items():
+                resolved["properties"].setdefault(prefix + key, value)
+        resolved["additionalProperties"] = False
+        return schema
 
     @classmethod
     def check_unknown(cls, raw: Mapping[str, Any]) -> None:

@@ -1,8 +1,243 @@
-"""Older forms of specs, brought up to date; every change is said in one line."""
+"""Older forms of specs, brought to the current one. Each change says so in one line, and nothing else is changed."""
 
+import copy
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from slm_lab.spec.algorithm import ALGORITHMS
+from slm_lab.spec.errors import SpecError
+from slm_lab.spec.memory import MEMORIES
+from slm_lab.spec.net import NETS, ROLES, NetSpec
 
-def upgrade(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return `raw` in today's form."""
+Raw = dict[str, Any]
+
+ENV_NAMES: dict[str, str] = {
+    r"CartPole-v0": "CartPole-v1",
+    r"Pendulum-v0": "Pendulum-v1",
+    r"LunarLander(Continuous)?-v2": r"LunarLander\1-v3",
+    r"BipedalWalker(Hardcore)?-v2": r"BipedalWalker\1-v3",
+    r"(\w+)NoFrameskip-v4": r"ALE/\1-v5",
+    r"Roboschool(Ant|HalfCheetah|Hopper|Walker2d|Humanoid)-v\d": r"\1-v5",
+    r"(Ant|HalfCheetah|Hopper|Walker2d|Humanoid|HumanoidStandup)-v[23]": r"\1-v5",
+    r"(Swimmer|Reacher|Pusher|InvertedPendulum|InvertedDoublePendulum)-v[23]": r"\1-v5",
+}
+"""Environments that gymnasium has under another name now: pattern of the old name -> the new one."""
+
+UNREAD: dict[str, tuple[str, ...]] = {
+    "": ("body",),
+    "agent.algorithm": ("clip_val_loss", "symlog_transform"),
+    "env": ("vectorization_mode",),
+    "meta": ("train_mode", "search", "num_cpus", "num_gpus"),
+}
+"""Keys of older files that nothing ever read, or nothing can be done with here: section -> keys."""
+UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
+    "PPO": ("training_frequency",),  # it is the time_horizon
+    "MLPNet": ("normalize",),
+    "ConvNet": ("layer_norm",),
+    "OnPolicyReplay": ("batch_size", "max_size", "use_cer"),
+    "OnPolicyBatchReplay": ("batch_size", "max_size", "use_cer"),
+    "Replay": ("alpha", "epsilon"),
+}
+"""The same, by the kind of algorithm, memory or net."""
+RUN_TIME = re.compile(
+    r"experiment|trial|session|cuda_offset|resume|experiment_ts|git_sha|random_seed|predir|(\w+_)?prepath"
+)
+"""Keys of `meta` that the older lab filled in when it ran."""
+NOT_YET: dict[str, Any] = {"normalize_v_targets": False, "symlog": False, "normalize_advantages": "standardize"}
+"""Keys of algorithms that are not in this version, and the value that means the same as leaving them out."""
+OPTIMIZERS = {"GlobalAdam": "Adam", "GlobalRMSprop": "RMSprop"}
+
+
+def upgrade(raw: Raw) -> Raw:
+    """Return a raw spec in the current form.
+
+    Raises:
+        SpecError: it asks for something that has no current form.
+    """
+    raw = copy.deepcopy(raw)
+    for step in _STEPS:
+        step(raw)
     return raw
+
+
+def _unwrap_lists(raw: Raw) -> None:
+    for key in ("agent", "env", "search"):
+        value = raw.get(key)
+        if not isinstance(value, list):
+            continue
+        if len(value) != 1:
+            raise SpecError(f"{key}: a list of {len(value)}; a spec has one")
+        raw[key] = value[0]
+        _say(f"{key}: [{{…}}] is read as {{…}}")
+
+
+def _drop_unread(raw: Raw) -> None:
+    for section, keys in UNREAD.items():
+        for key in keys:
+            _drop(raw, section, key, "nothing reads it; ignored")
+    for section, by in (("agent.algorithm", "name"), ("agent.memory", "name"), ("agent.net", "type")):
+        kind = _at(raw, section).get(by)
+        for key in UNREAD_BY_KIND.get(str(kind), ()):
+            _drop(raw, section, key, f"{kind} does not read it; ignored")
+    filled_in = [key for key in _at(raw, "meta") if RUN_TIME.fullmatch(key)]
+    for key in filled_in:
+        del raw["meta"][key]
+    if filled_in:
+        _say(f"meta: {', '.join(filled_in)}: left by an older run; ignored")
+
+
+def _drop_empty(raw: Raw) -> None:
+    """Remove the nulls that say no more than that another kind's key does not apply."""
+    for section, kinds, by in (
+        ("agent.algorithm", ALGORITHMS, "name"),
+        ("agent.memory", MEMORIES, "name"),
+        ("agent.net", NETS, "type"),
+    ):
+        part = _at(raw, section)
+        kind = kinds.get(str(part.get(by)))
+        known = {key for other in kinds.values() for key in other.model_fields}
+        for key in [key for key, value in part.items() if value is None and kind and key not in kind.model_fields]:
+            if key in known:
+                del part[key]
+
+
+def _drop_not_yet(raw: Raw) -> None:
+    algorithm = _at(raw, "agent.algorithm")
+    for key, neutral in NOT_YET.items():
+        if algorithm.get(key, neutral) != neutral:
+            raise SpecError(f"agent.algorithm.{key}: {algorithm[key]!r} is not in this version; remove the key")
+        algorithm.pop(key, None)
+
+
+def _empty_random(raw: Raw) -> None:
+    if _at(raw, "agent.algorithm").get("name") == "Random":
+        for key in ("memory", "net"):
+            _drop(raw, "agent", key, "Random has none; ignored")
+
+
+def _fix_algorithm(raw: Raw) -> None:
+    algorithm = _at(raw, "agent.algorithm")
+    if algorithm.get("action_pdtype") == "NormalTanh":  # was in spec files, but never in the lab
+        algorithm["action_pdtype"] = "default"
+        _warn("agent.algorithm.action_pdtype: there is no NormalTanh; read as default")
+    steps, frequency = algorithm.get("num_step_returns"), algorithm.get("training_frequency")
+    if steps is not None and frequency not in (None, steps):
+        algorithm["training_frequency"] = steps
+        _warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
+
+
+def _share_specs(raw: Raw) -> None:
+    """Give a shared net what its actor was given, as was always done."""
+    net = _at(raw, "agent.net")
+    if net.get("shared") is not True:
+        return
+    for role in reversed(ROLES):  # the actor last: it is what counts
+        for key in [key for key in net if key.startswith(f"{role}_") and key not in NetSpec.model_fields]:
+            plain, value = key.removeprefix(f"{role}_"), net.pop(key)
+            if role == "actor":
+                net[plain] = value
+                _say(f"agent.net.{key}: the net is shared; read as {plain}")
+            else:
+                _say(f"agent.net.{key}: the net is shared, so the actor's counts; ignored")
+
+
+def _rename_optimizers(raw: Raw) -> None:
+    for path, spec in _optimizers(raw):
+        name = spec.get("name")
+        if name in OPTIMIZERS:
+            spec["name"] = OPTIMIZERS[name]
+            _say(f"{path}.name: {name} is read as {spec['name']}")
+        elif name == "Lookahead":
+            spec["name"] = spec.pop("optimizer", "Adam")
+            for key in ("alpha", "k"):
+                spec.pop(key, None)
+            _warn(f"{path}.name: there is no Lookahead here; read as the {spec['name']} inside it")
+
+
+def _optimizers(raw: Raw) -> Iterator[tuple[str, Raw]]:
+    for net in ("net", "critic_net"):
+        for key, spec in _at(raw, f"agent.{net}").items():
+            if key.endswith("optim_spec") and isinstance(spec, dict):
+                yield f"agent.{net}.{key}", spec
+
+
+def _rename_env(raw: Raw) -> None:
+    env, net = _at(raw, "env"), _at(raw, "agent.net")
+    name = env.get("name")
+    for pattern, new in ENV_NAMES.items():
+        if isinstance(name, str) and (match := re.fullmatch(pattern, name)):
+            env["name"] = match.expand(new)
+            _say(f"env.name: {name} is read as {env['name']}")
+            break
+    if "normalize_state" in env:
+        env["normalize_obs"] = env.pop("normalize_state")
+        _say("env.normalize_state is read as env.normalize_obs")
+    if net.get("type") in NETS and "seq_len" in net:
+        length = net.pop("seq_len")
+        env |= {"frame_op": "stack", "frame_op_len": length} if env.get("frame_op") is None else {}
+        _say(f"agent.net.seq_len: {length} is read as env.frame_op stack of as many")
+
+
+def _flatten_search(raw: Raw) -> None:
+    search = raw.get("search")
+    if not isinstance(search, dict):
+        return
+    flat = dict(_leaves(search))
+    if flat != search:
+        raw["search"] = flat
+        _say("search: keys are read as paths, e.g. " + next(iter(flat), "agent.algorithm.gamma__uniform"))
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if "__" in path.rpartition(".")[2]:
+        yield path.replace("agent.0.", "agent.").replace("env.0.", "env."), node
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            name = re.sub(r"(?<!_)_(choice)$", r"__\1", key)  # two files have one _ too few
+            yield from _leaves(child, f"{path}.{name}" if path else name)
+    elif isinstance(node, list) and len(node) == 1:
+        yield from _leaves(node[0], path)
+    else:
+        yield path, node
+
+
+_STEPS: tuple[Callable[[Raw], None], ...] = (
+    _unwrap_lists,
+    _drop_unread,
+    _drop_empty,
+    _drop_not_yet,
+    _empty_random,
+    _fix_algorithm,
+    _share_specs,
+    _rename_optimizers,
+    _rename_env,
+    _flatten_search,
+)
+
+
+def _at(raw: Raw, path: str) -> Raw:
+    """Return the section at `path`; an empty one where there is none."""
+    node: Any = raw
+    for part in path.split(".") if path else ():
+        node = node.get(part) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
+
+
+def _drop(raw: Raw, section: str, key: str, why: str) -> None:
+    part = _at(raw, section)
+    if key in part:
+        del part[key]
+        _warn(f"{section}.{key}: {why}" if section else f"{key}: {why}")
+
+
+def _say(line: str) -> None:
+    from loguru import logger  # only where there is something to say: it takes a while to import
+
+    logger.info(line)
+
+
+def _warn(line: str) -> None:
+    from loguru import logger
+
+    logger.warning(line)
