@@ -33,7 +33,7 @@ def gae(
     A_t = delta_t + gamma lam (1 - done_t) A_{t+1},   delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)
     """
     delta = td_target(reward, next_value, terminated, gamma) - value
-    return _accumulate(delta, gamma * lam * ~done)
+    return _accumulate(delta, done, gamma * lam)
 
 
 def nstep_return(reward: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float) -> Tensor:
@@ -43,12 +43,12 @@ def nstep_return(reward: Tensor, next_value: Tensor, terminated: Tensor, done: T
     """
     cut = done.clone()
     cut[-1] = True
-    return _accumulate(reward + gamma * next_value * (cut & ~terminated), gamma * ~done)
+    return _accumulate(reward + gamma * next_value * (cut & ~terminated), done, gamma)
 
 
 def monte_carlo_return(reward: Tensor, done: Tensor, gamma: float) -> Tensor:
     """Return the discounted rewards to the end of the episode or of the batch, with nothing after. Tensors `[T, N]`."""
-    return _accumulate(reward, gamma * ~done)
+    return _accumulate(reward, done, gamma)
 
 
 def td_target(reward: Tensor, next_q: Tensor, terminated: Tensor, gamma: float) -> Tensor:
@@ -69,13 +69,13 @@ def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.where(variance > 0, share, torch.nan)
 
 
-def _accumulate(x: Tensor, decay: Tensor) -> Tensor:
-    """Return y_t = x_t + decay_t y_{t+1} with y_T = 0, over the first dimension.
+def _accumulate(x: Tensor, done: Tensor, rate: float) -> Tensor:
+    """Return y_t = x_t + rate (1 - done_t) y_{t+1} with y_T = 0, over the first dimension.
 
     Recursive doubling: when each y_t covers k rows, one whole-tensor step makes it cover 2k. ceil(log2 T) steps instead
-    of T, no division, and what lies behind a decay of 0 counts exactly nothing.
+    of T, no division, and what lies behind a `done` counts exactly nothing.
     """
-    y, rows, k = x.clone(), len(x), 1
+    y, decay, rows, k = x.clone(), rate * (~done).to(x.dtype), len(x), 1
     while k < rows:
         y[:-k] += decay[: rows - k] * y[k:]
         decay = decay[:-k] * decay[k:]
