@@ -1,8 +1,8 @@
 """Checkpoints: everything that changes during a session, on disk, in a form that a crash at any moment cannot spoil.
 
-A checkpoint is a folder. Its tensors lie in one safetensors file per component, the rest in `state.json`; `manifest.json`
-names every file with its size and SHA-256. The folder is written under another name, flushed to disk file by file, and
-renamed at the end: either all of it is there or nothing is. Nothing is ever unpickled.
+A checkpoint is a folder. Its tensors lie in one safetensors file per component, the rest in `state.json`;
+`manifest.json` names every file with its size and SHA-256. The folder is written under another name, flushed to disk
+file by file, and renamed at the end: either all of it is there or nothing is. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -18,6 +18,8 @@ import torch
 from loguru import logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from slm_lab.lib.files import sync_folder
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -39,18 +41,24 @@ class Checkpoints:
         self.folder, self.stem, self.keep = folder, stem, keep
 
     def save(self, frame: int, state: State) -> Path:
-        """Write `state` as the checkpoint of `frame` and delete what is older than the newest `keep`."""
+        """Write `state` as the checkpoint of `frame`; then delete all but the newest `keep` up to that frame.
+
+        What bears a later frame belongs to a course that a resume has left, and goes too.
+        """
         final = self.folder / f"{self.stem}-{frame}"
         aside = self.folder / f".{final.name}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in self.folder.glob(f".{self.stem}-*.tmp"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
         _write_folder(aside, frame, state)
         if final.exists():  # the same frame again, after a resume
             shutil.rmtree(final)
         aside.rename(final)
-        _fsync(self.folder)
-        for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        sync_folder(self.folder)
+        there = self._newest_first()
+        here = there.index(final)
+        for path in [*there[:here], *there[here + self.keep :]]:
+            shutil.rmtree(path, ignore_errors=True)
         return final
 
     def load(self, components: set[str] | None = None) -> tuple[int, dict[str, Any]] | None:
@@ -85,8 +93,9 @@ def _write_folder(folder: Path, frame: int, state: State) -> None:
     files = sorted(folder.iterdir())
     manifest = {"frame": frame, "files": {path.name: _fingerprint(path) for path in files}}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    for path in [*files, folder / MANIFEST, folder]:
+    for path in [*files, folder / MANIFEST]:
         _fsync(path)
+    sync_folder(folder)
 
 
 def _read_folder(folder: Path, components: set[str] | None) -> tuple[int, dict[str, Any]]:
@@ -136,8 +145,5 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

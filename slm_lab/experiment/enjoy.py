@@ -1,5 +1,6 @@
 """Replay: the best checkpoint of a run plays, with exploration off; nothing is written into the run's results."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,10 +67,13 @@ def _load(spec: Spec, paths: RunPaths, render_mode: str | None) -> tuple[Agent, 
         raise SpecError(f"{paths.model_dir}: no checkpoint of session {paths.session} to play; train it first")
     seed = derive_seed(spec.meta.seed or 0, "enjoy", paths.session or 0)
     env = make_env(spec.env, seed, num_envs=1, training=False, render_mode=render_mode)
-    agent = Agent(spec, env, seed, pick_device("auto" if spec.agent.net is None else spec.agent.net.gpu, 0))
+    gpu = spec.agent.net is not None and bool(spec.agent.net.gpu)
+    agent = Agent(spec, env, seed, pick_device("auto" if gpu else False, 0))  # it may play where it cannot train
     if nets is not None:
         frame, state = nets
         agent.load_nets(state)
+        for net in agent.algorithm.modules.values():
+            net.eval()
         env.load_normalizers(state["normalizers"])
         logger.info("playing session {} as it was at frame {}", paths.session, frame)
     return agent, env
@@ -86,7 +90,8 @@ def _best_session(paths: RunPaths) -> int:
     for index in range(count):
         loaded = _best_checkpoints(paths.for_session(index)).load({"score"})
         if loaded is not None:
-            scores[index] = loaded[1]["score"]["total_reward"]
+            score = loaded[1]["score"]["total_reward"]
+            scores[index] = -math.inf if score is None else score
     return max(scores, key=scores.__getitem__) if scores else 0
 
 
@@ -117,7 +122,6 @@ class Recorder:
         self._writer = None
 
     def __enter__(self) -> "Recorder":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def add(self, picture: np.ndarray | None) -> None:
@@ -132,7 +136,10 @@ class Recorder:
             from imageio_ffmpeg import write_frames
 
             height, width = picture.shape[:2]
-            self._writer = write_frames(str(self.path), (width, height), fps=FPS, macro_block_size=2, ffmpeg_log_level="error")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = write_frames(
+                str(self.path), (width, height), fps=FPS, macro_block_size=2, ffmpeg_log_level="error"
+            )
             self._writer.send(None)
         self._writer.send(np.ascontiguousarray(picture))
         self.frames += 1

@@ -18,9 +18,11 @@ def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env
         episodes: how many.
         train_env: gives the normalisers.
     """
-    streams = agent.algorithm.generators
+    streams, nets = agent.algorithm.generators, agent.algorithm.modules.values()
     before = {name: generator.get_state() for name, generator in streams.items()}
     env = make_env(spec, seed, num_envs=episodes, training=False)
+    for net in nets:
+        net.eval()  # batch normalisation must not learn from it
     try:
         env.load_normalizers(train_env.normalizer_state())
         returns: dict[int, float] = {}
@@ -31,8 +33,8 @@ def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env
                 returns.setdefault(index, episode_return)
     finally:
         env.close()
+        for net in nets:
+            net.train()
         for name, generator in streams.items():
             generator.set_state(before[name])
     return [returns[index] for index in range(episodes)]
-
-

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from loguru import logger
 
 from slm_lab.agent import Agent
 from slm_lab.env import make_env
 from slm_lab.experiment.checkpoint import Checkpoints
 from slm_lab.experiment.evaluate import evaluate
+from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.experiment.signals import StopRequest
@@ -79,18 +79,15 @@ class Session:
             DivergenceError: a loss is not finite.
         """
         torch.set_num_threads(self.threads)
-        lock = FileLock(self.paths.log_dir / f".{self.paths.session_prefix}.lock")
-        try:
-            lock.acquire(timeout=10)
-        except Timeout:
-            raise SpecError(f"{self.paths.folder}: another process is running session {self.index}; stop it first") from None
-        with lock:
+        # a session whose parent was killed takes a moment to notice it and to save
+        with only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=10):
             self._build()
             try:
                 self._restore()
                 with self._profiler() as profiler:
                     self._loop(profiler)
-                self._save(final=True)
+                if self.clock.frame != self._saved_frame:
+                    self._save()
             finally:
                 self._close()
         return self.clock.frame >= self.spec.env.max_frame
@@ -119,9 +116,10 @@ class Session:
         self.checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt", keep=2)
         self.best_checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt-best", keep=1)
         self.writers: dict[str, RowWriter] = {}
-        self.tensorboard = self._tensorboard() if self.mode == "dev" else None
+        self.tensorboard: Any = self._tensorboard() if self.mode == "dev" else None
         self._weights_at_start = self._weights() if self.mode == "dev" else None
-        self._next_save, self._row_clock, self._row_frame = 0.0, time.perf_counter(), 0
+        self._next_save, self._saved_frame = 0.0, -1
+        self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), 0, math.nan
         self._spent = dict.fromkeys(PHASES, 0.0)
 
     # --- the loop
@@ -130,7 +128,7 @@ class Session:
         env, agent, clock, spent = self.env, self.agent, self.clock, self._spent
         num_envs, max_frame = env.num_envs, self.spec.env.max_frame
         log_every, eval_every = self.spec.meta.log_frequency, self.spec.meta.eval_frequency
-        obs = env.obs if clock.frame else env.reset()
+        obs = env.reset() if self._saved_frame < 0 else env.obs
         now = time.perf_counter
         next_report = now()
         while clock.frame < max_frame and not self.stop.requested:
@@ -156,7 +154,9 @@ class Session:
             if learned > next_report and self.report is not None:
                 next_report = learned + REPORT_SECONDS
                 self.report(clock.frame, self._fps(), env.stats.total_reward)
-            if self.spec.meta.rigorous_eval and (crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame):
+            if self.spec.meta.rigorous_eval and (
+                crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame
+            ):
                 self._evaluate()
             if crossed(clock.frame, num_envs, log_every) or clock.frame >= max_frame:
                 self._log()
@@ -172,24 +172,27 @@ class Session:
             total[1] += 1
 
     def _fps(self) -> float:
-        return (self.clock.frame - self._row_frame) / max(time.perf_counter() - self._row_clock, 1e-9)
+        frames = self.clock.frame - self._row_frame
+        if not frames:  # right after a row: there is nothing newer to say
+            return self._row_fps
+        return frames / max(time.perf_counter() - self._row_clock, 1e-9)
 
     def _log(self) -> None:
         """Append a row of the training curve."""
         total_reward = self.env.stats.total_reward
         if math.isfinite(total_reward):
             self.history.append(total_reward)
-            if not self.spec.meta.rigorous_eval:
-                self._remember_best(total_reward)
+        if not self.spec.meta.rigorous_eval:
+            self._remember_best(total_reward)
         row = self._row(total_reward, self.history)
-        self._writer("train").append(row)
+        self._append("train", row)
         logger.debug("{}", " | ".join(f"{key}:{value:.4g}" for key, value in row.items()))
         if self.tensorboard is not None:
             self._log_tensorboard(row)
         self.totals.clear()
         self.env.stats.drain()
         self._spent.update(dict.fromkeys(PHASES, 0.0))
-        self._row_clock, self._row_frame = time.perf_counter(), self.clock.frame
+        self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), self.clock.frame, row["fps"]
 
     def _row(self, total_reward: float, history: deque[float]) -> dict[str, float]:
         clock, algorithm, means = self.clock, self.agent.algorithm, self._means()
@@ -214,10 +217,12 @@ class Session:
     def _means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self.totals.items()}
 
-    def _writer(self, kind: str) -> RowWriter:
+    def _append(self, kind: str, row: dict[str, float]) -> None:
         if kind not in self.writers:
             self.writers[kind] = RowWriter(self.paths.session_df(kind))
-        return self.writers[kind]
+        writer = self.writers[kind]
+        # a run that was begun in another mode keeps the columns that it has
+        writer.append({name: row[name] for name in row if writer.columns is None or name in writer.columns})
 
     # --- evaluation and the best weights
 
@@ -227,24 +232,32 @@ class Session:
         total_reward = float(np.mean(returns))
         self.eval_history.append(total_reward)
         self._remember_best(total_reward)
-        self._writer("eval").append(self._row(total_reward, self.eval_history))
+        self._append("eval", self._row(total_reward, self.eval_history))
 
     def _remember_best(self, score: float) -> None:
-        """Keep the best weights in memory; they reach the disk with the next checkpoint."""
-        if score >= self.best and self.agent.algorithm.modules:
-            self.best = score
+        """Keep the best weights in memory; they reach the disk with the next checkpoint.
+
+        As long as no episode has ended (`score` is NaN) nothing is known, and the newest weights are the best.
+        """
+        known = math.isfinite(score)
+        if (score >= self.best if known else self.best == -math.inf) and self.agent.algorithm.modules:
+            self.best = score if known else -math.inf
             nets = {
                 name: {key: value.detach().clone() for key, value in weights.items()}
                 for name, weights in self.agent.nets_state().items()
             }
             self.best_state = (
                 self.clock.frame,
-                {**nets, "normalizers": self.env.normalizer_state(), "score": {"total_reward": score}},
+                {
+                    **nets,
+                    "normalizers": self.env.normalizer_state(),
+                    "score": {"total_reward": score if known else None},
+                },
             )
 
     # --- saving and going on
 
-    def _save(self, final: bool = False) -> None:
+    def _save(self) -> None:
         start = time.perf_counter()
         for writer in self.writers.values():
             writer.sync()
@@ -255,7 +268,6 @@ class Session:
             "totals": self.totals,
             "history": list(self.history),
             "eval_history": list(self.eval_history),
-            "best": self.best if math.isfinite(self.best) else None,
         }
         self.checkpoints.save(
             self.clock.frame,
@@ -268,18 +280,40 @@ class Session:
             },
         )
         took = time.perf_counter() - start
-        self._next_save = time.perf_counter() + max(SAVE_SECONDS, took / SAVE_SHARE)
-        if final:
-            logger.debug("saved at frame {} in {:.2f} s", self.clock.frame, took)
+        self._next_save, self._saved_frame = (
+            time.perf_counter() + max(SAVE_SECONDS, took / SAVE_SHARE),
+            self.clock.frame,
+        )
+        logger.debug("saved at frame {} in {:.2f} s", self.clock.frame, took)
 
     def _restore(self) -> None:
         """Go on from the newest valid checkpoint, if there is one; rows that came after it are lived again."""
         loaded = self.checkpoints.load()
         for kind in ("train", "eval"):
             truncate_rows(self.paths.session_df(kind), loaded[0] if loaded else -1)
+        best = self.best_checkpoints.load({"score"})
+        if best is not None and best[1]["score"]["total_reward"] is not None:
+            self.best = best[1]["score"]["total_reward"]
         if loaded is None:
             return
         frame, state = loaded
+        try:
+            exact = self._load(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise SpecError(
+                f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "
+                f"({' '.join(str(error).split())}); undo what was changed in the spec, or begin a new run"
+            ) from error
+        self._saved_frame = self._row_frame = frame
+        if not exact:
+            self.agent.interrupt()
+            logger.info(
+                "session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name
+            )
+        logger.info("session {}: resumed at frame {}", self.index, frame)
+
+    def _load(self, state: dict[str, Any]) -> bool:
+        """Take over a checkpoint; tell whether the environments are where they were."""
         self.agent.load_nets(state)
         self.agent.load_state_dict(state["agent"])
         self.clock.load_state_dict(state["clock"])
@@ -287,12 +321,7 @@ class Session:
         self.totals = session["totals"]
         self.history.extend(session["history"])
         self.eval_history.extend(session["eval_history"])
-        self.best = -math.inf if session["best"] is None else session["best"]
-        self._row_frame = frame
-        if not self.env.load_state_dict(state["env"]):
-            self.agent.interrupt()
-            logger.info("session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name)
-        logger.info("session {}: resumed at frame {}", self.index, frame)
+        return self.env.load_state_dict(state["env"])
 
     def _close(self) -> None:
         self.env.close()
@@ -317,7 +346,9 @@ class Session:
                 self.tensorboard.add_histogram(f"{net}/{name}", parameter.detach(), frame)
         if self._weights_at_start is not None and self.clock.opt_step:
             for name, weights in self._weights().items():
-                if all(torch.equal(now, before) for now, before in zip(weights, self._weights_at_start[name], strict=True)):
+                if all(
+                    torch.equal(now, before) for now, before in zip(weights, self._weights_at_start[name], strict=True)
+                ):
                     logger.warning("no parameter of {} has changed after {} optimiser steps", name, self.clock.opt_step)
             self._weights_at_start = None
 

@@ -1,6 +1,7 @@
 """A trial: the same spec with several seeds, each a session in a process of its own."""
 
 import multiprocessing
+import os
 import platform
 import secrets
 import shutil
@@ -9,13 +10,14 @@ import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths, find_run, new_run
 from slm_lab.experiment.progress import Progress
@@ -24,6 +26,11 @@ from slm_lab.lib.device import available_cores
 from slm_lab.lib.files import write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.spec import Spec, SpecError
+
+PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
+FINISHED = ("finished", "")
+UNGUARDED = 78
+"""Exit code of a child in which the main program began a trial on being imported (EX_CONFIG of sysexits.h)."""
 
 
 class TrialError(RuntimeError):
@@ -41,6 +48,7 @@ class _Running:
     index: int
     process: BaseProcess
     inbox: Connection
+    begun: bool = False
     outcome: tuple[str, str] | None = None
 
 
@@ -83,18 +91,23 @@ class Trial:
             TrialError: a session failed.
             Interrupted: Ctrl-C or SIGTERM, after a clean save.
         """
-        from slm_lab.experiment.analysis import analyze_trial_sessions
-
+        _refuse_import()
         self.paths = self.resume or new_run(self.data_dir, self.spec.name)
-        self._write_specs()
-        count = self.spec.meta.max_session
         try:
-            with stop_on_signals() as stop, Progress(self.spec.env.max_frame, count) as progress:
-                finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
+            with only_one(self.paths.log_dir / f".{self.paths.trial_prefix}.lock", self.paths):
+                return self._run()
         except SpecError:
-            if self.resume is None:
+            if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
                 shutil.rmtree(self.paths.folder)  # nothing has run
             raise
+
+    def _run(self) -> dict[str, float]:
+        from slm_lab.experiment.analysis import analyze_trial_sessions
+
+        self._write_specs()
+        count = self.spec.meta.max_session
+        with stop_on_signals() as stop, Progress(self.spec.env.max_frame, count) as progress:
+            finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
         if not finished:
             raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
         return analyze_trial_sessions(self.paths, self.spec, self.data_dir)
@@ -115,7 +128,7 @@ class Trial:
             "threads": self._threads(),
             "python": platform.python_version(),
             "machine": platform.platform(),
-            "versions": {name: version(name) for name in ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")},
+            "versions": {name: version(name) for name in PACKAGES},
             "git_commit": _git_commit(),
         }
         write_json(self.paths.info_dir / f"{self.paths.trial_prefix}_derived.json", derived)
@@ -158,34 +171,32 @@ class Trial:
         context = _process_context()
         waiting = list(range(self.spec.meta.max_session))
         running: list[_Running] = []
-        finished = True
+        ended: list[_Running] = []
         failure: Exception | None = None
-        while waiting or running:
-            while waiting and len(running) < self._at_once() and not stop.requested and failure is None:
-                running.append(self._launch(context, waiting.pop(0)))
-            if (stop.requested or failure is not None) and waiting:
-                waiting, finished = [], False
-            if stop.requested or failure is not None:
-                for session in running:
-                    session.process.terminate()  # SIGTERM: save and stop
-            wait([session.inbox for session in running], timeout=0.2)
-            for session in list(running):
-                self._read(session, progress)
-                if session.outcome is None:
-                    continue
-                running.remove(session)
-                session.process.join()
-                kind, text = session.outcome
-                finished &= kind == "finished"
-                if kind == "bad spec":
-                    failure = SpecError(text)
-                elif kind == "failed" and failure is None:
-                    failure = TrialError(f"session {session.index} failed:\n{text}")
+        try:
+            while running or (waiting and failure is None and not stop.requested):
+                if failure is not None or stop.requested:
+                    for session in running:
+                        session.process.terminate()  # SIGTERM: save and stop
+                else:
+                    while waiting and len(running) < self._at_once():
+                        running.append(self._launch(context, waiting.pop(0)))
+                wait([session.inbox for session in running], timeout=0.2)
+                for session in list(running):
+                    self._read(session, progress, stop)
+                    if session.outcome is not None:
+                        running.remove(session)
+                        ended.append(session)
+                        session.process.join()
+                        failure = failure or _failure(session)
+        finally:
+            for session in running:  # something went wrong here
+                session.process.terminate()
         if failure is not None:
             raise failure
-        return finished
+        return not waiting and all(session.outcome == FINISHED for session in ended)
 
-    def _launch(self, context: BaseContext, index: int) -> _Running:
+    def _launch(self, context: ForkServerContext | SpawnContext, index: int) -> _Running:
         inbox, outbox = context.Pipe(duplex=False)
         paths = self.paths.for_session(index)
         arguments = (self.spec, paths, self.mode, self.options, self._threads(), outbox)
@@ -194,7 +205,7 @@ class Trial:
         outbox.close()  # the child's end is the only one left, so that its death is seen as end of file
         return _Running(index, process, inbox)
 
-    def _read(self, session: _Running, progress: Progress) -> None:
+    def _read(self, session: _Running, progress: Progress, stop: StopRequest) -> None:
         """Read what a session has to say; a process that died without a word has failed."""
         try:
             while session.inbox.poll():
@@ -203,14 +214,37 @@ class Trial:
                     progress.update(session.index, *content)
                 elif kind == "log":
                     progress.message(content[0])
+                elif kind == "begun":
+                    session.begun = True
                 else:
                     session.outcome = (kind, content[0])
         except EOFError:
             session.process.join()
             if session.outcome is None:
-                code = session.process.exitcode or 0
-                how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                session.outcome = ("failed", f"its process ended with {how} and no word; out of memory, or killed?")
+                session.outcome = _outcome_of_death(session, stop)
+
+
+def _outcome_of_death(session: _Running, stop: StopRequest) -> tuple[str, str]:
+    code = session.process.exitcode or 0
+    if stop.requested and not session.begun:  # the signal met it before it could listen; there is nothing to save
+        return ("stopped", "")
+    if code == UNGUARDED:
+        return ("bad spec", 'this program begins a trial on being imported; put it under `if __name__ == "__main__":`')
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return ("failed", f"its process ended with {how} and no word; out of memory, or killed?")
+
+
+def _failure(session: _Running) -> Exception | None:
+    kind, text = session.outcome or FINISHED
+    if kind == "bad spec":
+        return SpecError(text)
+    return TrialError(f"session {session.index} failed:\n{text}") if kind == "failed" else None
+
+
+def _refuse_import() -> None:
+    """Leave a child that is still importing the main program: a trial begun there would begin children without end."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
 
 
 def _session_process(
@@ -227,6 +261,7 @@ def _session_process(
             except OSError:  # the parent is gone; without it nobody is waiting for the result
                 stop.request()
 
+        tell("begun")
         setup_logger(options.log_level, paths.session_log, lambda line: tell("log", line))
         session = Session(
             spec,
@@ -238,7 +273,7 @@ def _session_process(
             stop=stop,
         )
         try:
-            tell("finished" if session.run() else "stopped", "")
+            tell(*(FINISHED if session.run() else ("stopped", "")))
         except SpecError as error:
             tell("bad spec", str(error))
         except Exception:
@@ -246,7 +281,7 @@ def _session_process(
             tell("failed", traceback.format_exc())
 
 
-def _process_context() -> BaseContext:
+def _process_context() -> ForkServerContext | SpawnContext:
     """Return how to make processes: by forking a server that has imported torch once, where the system can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
