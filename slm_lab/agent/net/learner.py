@@ -1,5 +1,6 @@
-"""The optimiser step: gradient of a loss, clipping, optimiser, learning-rate schedule. Written once, for every algorithm."""
+"""The optimiser step, for every algorithm: gradient of a loss, clipping, optimiser, learning-rate schedule."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,18 @@ from slm_lab.spec import NetSpec, SpecError
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 """(nets, *batch) -> (scalar to minimise, metrics): pure, so that it can be compiled as a whole."""
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_NOT_HERE = {
+    "LBFGS": "it evaluates the loss several times per step",
+    "SparseAdam": "it takes sparse gradients only",
+    "ReduceLROnPlateau": "it follows a metric, and the rate here is a matter of training events or frames",
+    "LambdaLR": "it needs a function, which a spec cannot hold",
+    "MultiplicativeLR": "it needs a function, which a spec cannot hold",
+    "SequentialLR": "it needs other schedulers, which a spec cannot hold",
+    "ChainedScheduler": "it needs other schedulers, which a spec cannot hold",
+}
+"""What torch has and cannot be used, and why."""
 
 
 class ParameterGroup:
@@ -29,7 +42,7 @@ class ParameterGroup:
         self.scheduler = make_lr_scheduler(self.optimizer, spec.lr_scheduler_spec)
 
     def step(self) -> Tensor | None:
-        """Clip the gradients, take one optimiser step and return the norm before clipping (None if none is computed)."""
+        """Clip the gradients and take one optimiser step; return the norm before clipping, None without clipping."""
         norm = None if self.clip is None else nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         return norm
@@ -37,21 +50,24 @@ class ParameterGroup:
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's and the schedule's state."""
         optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {
-            str(index): state for index, state in optimizer["state"].items()
-        }  # JSON has no integer keys
+        # JSON has no integer keys
+        optimizer["state"] = {str(index): state for index, state in optimizer["state"].items()}
         return {"optimizer": optimizer, "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         optimizer = dict(state["optimizer"])
-        optimizer["state"] = {int(index): entry for index, entry in optimizer["state"].items()}
+        # torch would go on in the very tensors of `state`, and so change it
+        optimizer["state"] = {int(index): copy.deepcopy(entry) for index, entry in optimizer["state"].items()}
         self.optimizer.load_state_dict(optimizer)
         self.scheduler.load_state_dict(state["scheduler"])
 
 
 class Learner:
     """Minimises one loss by gradient descent.
+
+    The nets are in evaluation mode at all times but within a gradient step: only there do batch norms take the
+    statistics of the batch and update the running ones. Nets that are not trained here (targets) never leave it.
 
     Args:
         loss: the loss function.
@@ -65,6 +81,10 @@ class Learner:
         self.nets = nets
         self.groups = groups
         self.opt_steps = 0
+        nets.eval()
+        self._batch_norms = [
+            module for module in nets.modules() if isinstance(module, BATCH_NORMS) and module.weight.requires_grad
+        ]
 
     @property
     def lr(self) -> float:
@@ -73,7 +93,11 @@ class Learner:
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
+        for module in self._batch_norms:
+            module.train()
         loss, metrics = self.loss(self.nets, *batch)
+        for module in self._batch_norms:
+            module.eval()
         for group in self.groups:
             group.optimizer.zero_grad()
         loss.backward()
@@ -123,7 +147,7 @@ class LinearToZero:
 
 
 class TorchScheduler:
-    """Any scheduler of `torch.optim.lr_scheduler`, stepped once per training event. Without one, the rate is constant."""
+    """A scheduler of `torch.optim.lr_scheduler`, stepped once per training event. Without one, the rate is constant."""
 
     def __init__(self, scheduler: Any = None) -> None:
         self.scheduler = scheduler
@@ -149,42 +173,62 @@ class TorchScheduler:
 
 
 def make_optimizer(parameters: list[nn.Parameter], spec: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Build any optimiser of `torch.optim` by name, e.g. `{"name": "Adam", "lr": 3e-4}`; fused where torch offers it."""
-    cls = _by_name(torch.optim, spec["name"], torch.optim.Optimizer, "agent.net.optim_spec.name")
-    kwargs = {key: value for key, value in spec.items() if key != "name"}
-    accepted = inspect.signature(cls).parameters
-    _check_kwargs(kwargs, accepted, "agent.net.optim_spec")
-    if "fused" in accepted and not {"fused", "foreach", "differentiable"} & kwargs.keys():
-        kwargs["fused"] = True
-    return cls(parameters, **kwargs)
+    """Build an optimiser of `torch.optim` by name, e.g. `{"name": "Adam", "lr": 3e-4}`; fused where torch offers it.
+
+    Raises:
+        SpecError: there is no such optimiser, it cannot be used here, or it does not take these arguments.
+    """
+    place = "agent.net.optim_spec"
+    cls = _by_name(spec["name"], _classes(torch.optim, torch.optim.Optimizer), place)
+    fused = "fused" in inspect.signature(cls).parameters and not {"fused", "foreach", "differentiable"} & spec.keys()
+    return _build(cls, parameters, {**spec, "fused": True} if fused else spec, place)
 
 
 def make_lr_scheduler(
     optimizer: torch.optim.Optimizer, spec: Mapping[str, Any] | None
 ) -> LinearToZero | TorchScheduler:
-    """Build `LinearToZero` or any scheduler of `torch.optim.lr_scheduler` by name."""
+    """Build `LinearToZero` or a scheduler of `torch.optim.lr_scheduler` by name.
+
+    Raises:
+        SpecError: there is no such scheduler, it cannot be used here, or it does not take these arguments.
+    """
     if spec is None:
         return TorchScheduler()
-    kwargs = {key: value for key, value in spec.items() if key != "name"}
-    if spec["name"] == "LinearToZero":
-        return LinearToZero(optimizer, kwargs["frame"])
     place = "agent.net.lr_scheduler_spec"
-    cls = _by_name(torch.optim.lr_scheduler, spec["name"], torch.optim.lr_scheduler.LRScheduler, f"{place}.name")
-    _check_kwargs(kwargs, inspect.signature(cls).parameters, place)
-    return TorchScheduler(cls(optimizer, **kwargs))
+    known = _classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
+    cls = _by_name(spec["name"], known | {"LinearToZero": LinearToZero}, place)
+    scheduler = _build(cls, optimizer, spec, place)
+    return scheduler if isinstance(scheduler, LinearToZero) else TorchScheduler(scheduler)
 
 
-def _by_name(module: Any, name: str, base: type, place: str) -> Any:
-    found = getattr(module, name, None)
-    if isinstance(found, type) and issubclass(found, base) and found is not base:
-        return found
-    names = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
-    near = difflib.get_close_matches(name, [*names, "LinearToZero"], n=1)
-    raise SpecError(f"{place}: {module.__name__} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+def _classes(module: Any, base: type) -> dict[str, type]:
+    """Return the public classes of `module` that derive from `base`."""
+    found = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)}
+    return {name: value for name, value in found.items() if value is not base and not name.startswith("_")}
 
 
-def _check_kwargs(kwargs: Mapping[str, Any], accepted: Mapping[str, Any], place: str) -> None:
+def _by_name(name: str, known: Mapping[str, type], place: str) -> Any:
+    if name in _NOT_HERE and name in known:
+        raise SpecError(f"{place}.name: {name} cannot be used: {_NOT_HERE[name]}")
+    if name in known:
+        return known[name]
+    raise SpecError(f"{place}.name: unknown name {name!r}{_near(name, known.keys() - _NOT_HERE)}")
+
+
+def _build(cls: Any, subject: Any, spec: Mapping[str, Any], place: str) -> Any:
+    """Call `cls` on `subject` (parameters, or an optimiser) with the arguments of `spec`."""
+    kwargs = {key: value for key, value in spec.items() if key != "name"}
+    _, *accepted = inspect.signature(cls).parameters
     for key in kwargs:
         if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=1)
-            raise SpecError(f"{place}.{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise SpecError(f"{place}.{key}: unknown key{_near(key, accepted)}")
+    try:
+        return cls(subject, **kwargs)
+    except (TypeError, ValueError) as error:  # an argument is missing, or out of its range
+        raise SpecError(f"{place}: {spec['name']} cannot be built: {error}") from error
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    by_lower = {name.lower(): name for name in sorted(known)}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else f" (known: {', '.join(by_lower.values())})"
