@@ -9,14 +9,13 @@ from slm_lab.agent.algorithm.base import (
     actor_critic_groups,
     flatten,
     mean_metrics,
-    schedule_value,
+    scheduled,
     values_and_log_probs,
 )
 from slm_lab.agent.algorithm.estimator import gae, monte_carlo_return, nstep_return, standardize
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, policy_gradient, value_loss
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
-from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import AgentSpec
 
 
@@ -48,8 +47,7 @@ class ActorCritic:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec)
         self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
-        entropy_spec = algorithm.entropy_coef_spec
-        self.entropy_coef = make_schedule(**entropy_spec.model_dump()) if entropy_spec else None
+        self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(
             actor_critic_loss,
             value_loss_fn=make_loss(spec.net.loss_spec),
@@ -73,7 +71,7 @@ class ActorCritic:
         """Take one gradient step on the rollout."""
         batch = self.memory.sample()
         advantage, target = self.advantage_and_target(batch)
-        entropy_coef = self.setting.scalar(schedule_value(self.entropy_coef, frame))
+        entropy_coef = self.setting.scalar(self.entropy_coef(frame))
         metrics = self.learner.step(*flatten(batch.obs, batch.action, advantage, target), entropy_coef)
         self.learner.decay(frame)
         return mean_metrics([metrics])
@@ -93,7 +91,7 @@ class ActorCritic:
 
     def variables(self, frame: int) -> dict[str, float]:
         """Return entropy_coef."""
-        return {"entropy_coef": self.entropy_coef(frame)} if self.entropy_coef else {}
+        return {"entropy_coef": self.entropy_coef(frame)}
 
 
 def actor_critic_loss(

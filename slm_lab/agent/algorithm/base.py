@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.estimator import successor_value
-from slm_lab.agent.memory import Memory, RolloutBatch, make_memory
+from slm_lab.agent.memory import Memory, OnPolicyBatchReplay, OnPolicyReplay, Replay, RolloutBatch, make_memory
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.learner import Learner, Loss, ParameterGroup
 from slm_lab.lib.rng import derive_seed
-from slm_lab.spec import AgentSpec, NetSpec, SpecError
+from slm_lab.lib.schedule import Schedule, make_schedule
+from slm_lab.spec import AgentSpec, NetSpec, SpecError, VarSpec
 
 CHUNK = 2048
 """Rows that go through a net at once when no gradient is wanted: bounds the memory, and images need little of it."""
@@ -39,8 +40,14 @@ class Setting:
         """Return `value` as a tensor: an argument that changes must not make a compiled loss compile again."""
         return torch.tensor(value, dtype=torch.float32, device=self.device)
 
-    def memory(self, spec: AgentSpec, horizon: int | None = None) -> Memory:
-        """Build the memory of `spec`; `horizon` is the length of an on-policy batch in vector steps."""
+    @overload
+    def memory(self, spec: AgentSpec) -> Replay: ...
+
+    @overload
+    def memory(self, spec: AgentSpec, horizon: int) -> OnPolicyBatchReplay | OnPolicyReplay: ...
+
+    def memory(self, spec: AgentSpec, horizon: int | None = None) -> Any:
+        """Build the memory of `spec`; `horizon` is the size of an on-policy batch, in vector steps or episodes."""
         return make_memory(
             spec.memory,
             obs_space=self.obs_space,
@@ -129,9 +136,9 @@ def require_discrete(space: gym.Space, algorithm: str) -> int:
     return int(space.n)
 
 
-def schedule_value(schedule: Any, frame: int) -> float:
-    """Return a schedule's value at `frame`; 0 where the spec has none."""
-    return schedule(frame) if schedule is not None else 0.0
+def scheduled(spec: VarSpec | None) -> Schedule:
+    """Return the schedule that `spec` describes; always 0 where there is none."""
+    return make_schedule(**spec.model_dump()) if spec is not None else lambda _frame: 0.0
 
 
 @torch.no_grad()

@@ -5,14 +5,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete
+from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled
 from slm_lab.agent.algorithm.estimator import td_target
 from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.lib.clock import crossed, previous_crossing
-from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import AgentSpec
 
 
@@ -30,7 +29,7 @@ class DQN:
 
     Example:
         "algorithm": {"name": "DQN", "action_policy": "epsilon_greedy", "gamma": 0.99, "training_frequency": 4,
-                      "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.05, "end_step": 10000},
+                      "explore_var_spec": {"name": "linear_decay", "start_val": 1, "end_val": 0.05, "end_step": 10000},
                       "training_start_step": 1000, "training_iter": 1, "training_batch_iter": 1}
     """
 
@@ -41,11 +40,11 @@ class DQN:
         self.spec, self.net_spec, self.setting = algorithm, spec.net, setting
         actions = require_discrete(setting.action_space, algorithm.name)
         self.memory = setting.memory(spec)
-        build = partial(make_net, spec.net, setting.obs_space.shape, [actions])
+        build = partial(make_net, spec.net, setting.obs_space.shape or (), [actions])
         self.net, self.target_net = build().to(setting.device), build().to(setting.device).requires_grad_(False)
         self.target_net.load_state_dict(self.net.state_dict())
         self.nets = nn.ModuleDict({"net": self.net, "target_net": self.target_net})
-        self.explore_var = make_schedule(**algorithm.explore_var_spec.model_dump()) if algorithm.explore_var_spec else None
+        self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(
             dqn_loss,
             loss_fn=make_loss(spec.net.loss_spec),
@@ -59,7 +58,7 @@ class DQN:
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
         """Choose by the action policy; greedily without `explore`."""
         (q,) = self.net(obs)
-        if not explore or self.explore_var is None:
+        if not explore:
             return greedy(q)
         policy = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann}[self.spec.action_policy]
         return policy(q, self.explore_var(frame), self.generators["action"])
@@ -75,7 +74,7 @@ class DQN:
         for _ in range(self.spec.training_iter):
             batch = self.memory.sample()
             for _ in range(self.spec.training_batch_iter):
-                metrics.append(self.learner.step(batch.obs, batch.action, batch.reward, batch.terminated, batch.next_obs))
+                metrics.append(self.learner.step(*batch[:-1]))
                 if self.net_spec.update_type == "polyak":
                     update_target(self.target_net, self.net, self.net_spec.polyak_coef)
         if self.net_spec.update_type == "replace":
@@ -87,7 +86,7 @@ class DQN:
 
     def variables(self, frame: int) -> dict[str, float]:
         """Return explore_var: epsilon or the temperature tau."""
-        return {"explore_var": self.explore_var(frame)} if self.explore_var else {}
+        return {"explore_var": self.explore_var(frame)}
 
 
 def dqn_loss(
@@ -113,7 +112,7 @@ def dqn_loss(
 
 @torch.no_grad()
 def update_target(target: nn.Module, source: nn.Module, coef: float) -> None:
-    """Move every parameter of `target` towards `source`: target <- (1 - coef) target + coef source; buffers are copied."""
+    """Move parameters towards `source`: target <- (1 - coef) target + coef source; buffers are copied."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), coef)
     for old, new in zip(target.buffers(), source.buffers(), strict=True):
         old.copy_(new)

@@ -10,12 +10,12 @@ from slm_lab.agent.algorithm.base import (
     actor_critic_groups,
     flatten,
     mean_metrics,
+    scheduled,
     values_and_log_probs,
 )
 from slm_lab.agent.algorithm.estimator import gae, standardize
 from slm_lab.agent.algorithm.loss import LossFn, clipped_surrogate, make_loss, value_loss
 from slm_lab.agent.net.actor_critic import ActorCritic
-from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import AgentSpec
 
 
@@ -24,12 +24,14 @@ class PPO:
 
     Collect T steps of N environments; then for K epochs over shuffled minibatches, maximise (eq. 9)
 
-        E[ L_CLIP - c1 L_VF + c2 H ],   L_CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A),   r = pi(a|s) / pi_old(a|s)   (eq. 7)
+        E[ L_CLIP - c1 L_VF + c2 H ]
+
+        L_CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A),   r = pi(a|s) / pi_old(a|s)                        (eq. 7)
 
     with advantages by GAE(gamma, lam) (arXiv:1506.02438 eq. 16), standardised in every minibatch.
 
-    The values and log-probabilities of the old policy are computed in one pass after the rollout, under the very parameters
-    that acted. A time limit cuts the trace but not the value: V of the true last observation stands in.
+    The values and log-probabilities of the old policy are computed in one pass after the rollout, under the very
+    parameters that acted. A time limit cuts the trace but not the value: V of the true last observation stands in.
 
     Example:
         "algorithm": {"name": "PPO", "gamma": 0.99, "lam": 0.95, "time_horizon": 128, "minibatch_size": 256,
@@ -44,8 +46,8 @@ class PPO:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec)
         self.memory = setting.memory(spec, horizon=algorithm.time_horizon)
-        self.clip_eps = make_schedule(**algorithm.clip_eps_spec.model_dump())
-        self.entropy_coef = make_schedule(**algorithm.entropy_coef_spec.model_dump())
+        self.clip_eps = scheduled(algorithm.clip_eps_spec)
+        self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(
             ppo_loss,
             value_loss_fn=make_loss(spec.net.loss_spec),
@@ -76,8 +78,8 @@ class PPO:
         metrics = []
         for _ in range(self.spec.training_epoch):
             order = torch.randperm(len(data[0]), generator=self.generators["shuffle"], device=self.setting.device)
-            shuffled = [tensor[order].split(self.spec.minibatch_size) for tensor in data]
-            metrics += [self.learner.step(*minibatch, clip_eps, entropy_coef) for minibatch in zip(*shuffled, strict=True)]
+            minibatches = zip(*(tensor[order].split(self.spec.minibatch_size) for tensor in data), strict=True)
+            metrics += [self.learner.step(*minibatch, clip_eps, entropy_coef) for minibatch in minibatches]
         self.learner.decay(frame)
         return mean_metrics(metrics)
 

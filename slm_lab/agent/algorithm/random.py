@@ -1,5 +1,7 @@
 """A policy that does not learn: the floor that every other one has to leave."""
 
+from typing import Any
+
 import gymnasium as gym
 import torch
 from torch import Tensor
@@ -18,13 +20,15 @@ class Random:
     logged = ()
 
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:  # noqa: ARG002
-        self.space, self.num_envs, self.device = setting.action_space, setting.num_envs, setting.device
+        self.space: Any = setting.action_space
+        self.device = setting.device
         self.memory, self.modules, self.learners = None, {}, {}
         self.generators = {"action": setting.generator("action")}
 
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Draw one action for each observation."""
-        random, space, count = {"generator": self.generators["action"], "device": self.device}, self.space, len(obs)
+        random: dict[str, Any] = {"generator": self.generators["action"], "device": self.device}
+        space, count = self.space, len(obs)
         match space:
             case gym.spaces.Discrete():
                 return torch.randint(int(space.n), (count,), **random)

@@ -4,12 +4,11 @@ from functools import partial
 
 from torch import Tensor
 
-from slm_lab.agent.algorithm.base import Setting, flatten, mean_metrics, schedule_value
+from slm_lab.agent.algorithm.base import Setting, flatten, mean_metrics, scheduled
 from slm_lab.agent.algorithm.estimator import monte_carlo_return, standardize
 from slm_lab.agent.algorithm.loss import policy_gradient
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.learner import ParameterGroup
-from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import AgentSpec
 
 
@@ -20,13 +19,14 @@ class Reinforce:
 
         - policy_loss_coef E[log pi(a_t|s_t) (R_t - b)] - entropy_coef H,   R_t = sum_k gamma^k r_{t+k}
 
-    The returns of the batch are standardised, which makes their mean the baseline b, unless `center_return` is false: then
-    they are only divided by their deviation. The factor gamma^t of the textbook is left out, as is usual. With
-    OnPolicyBatchReplay the batch is `training_frequency` vector steps, and a return counts the rewards up to its end.
+    The returns of the batch are standardised, which makes their mean the baseline b, unless `center_return` is false:
+    then they are only divided by their root mean square. The factor gamma^t of the textbook is left out, as is usual.
+    With OnPolicyBatchReplay the batch is `training_frequency` vector steps, and a return counts the rewards up to its
+    end.
 
     Example:
         "algorithm": {"name": "Reinforce", "gamma": 0.99, "training_frequency": 1, "center_return": true,
-                      "entropy_coef_spec": {"name": "linear_decay", "start_val": 0.01, "end_val": 0.001, "end_step": 50000}}
+                      "entropy_coef_spec": {"name": "no_decay", "start_val": 0.01}}
     """
 
     logged = ("entropy",)
@@ -36,10 +36,11 @@ class Reinforce:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec, critic=False)
         self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
-        entropy_spec = algorithm.entropy_coef_spec
-        self.entropy_coef = make_schedule(**entropy_spec.model_dump()) if entropy_spec else None
+        self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(reinforce_loss, policy_loss_coef=algorithm.policy_loss_coef)
-        self.learner = setting.learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net)])
+        self.learner = setting.learner(
+            loss, self.net, [ParameterGroup(self.net.parameters(), spec.net.for_role("actor"))]
+        )
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
         self.generators = {"action": setting.generator("action")}
 
@@ -56,15 +57,15 @@ class Reinforce:
         """Take one gradient step on the batch."""
         batch = self.memory.sample()
         returns = monte_carlo_return(batch.reward, batch.done, self.spec.gamma)
-        weight = standardize(returns) if self.spec.center_return else returns / (returns.std() + 1e-8)
-        entropy_coef = self.setting.scalar(schedule_value(self.entropy_coef, frame))
+        weight = standardize(returns) if self.spec.center_return else returns / (returns.square().mean().sqrt() + 1e-8)
+        entropy_coef = self.setting.scalar(self.entropy_coef(frame))
         metrics = self.learner.step(*flatten(batch.obs, batch.action, weight), entropy_coef)
         self.learner.decay(frame)
         return mean_metrics([metrics])
 
     def variables(self, frame: int) -> dict[str, float]:
         """Return entropy_coef."""
-        return {"entropy_coef": self.entropy_coef(frame)} if self.entropy_coef else {}
+        return {"entropy_coef": self.entropy_coef(frame)}
 
 
 def reinforce_loss(
