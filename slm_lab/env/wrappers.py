@@ -94,7 +94,7 @@ class Moments:
         self.mean, self.var, self.count = np.zeros(shape), np.ones(shape), 1e-4
 
     def update(self, rows: np.ndarray) -> None:
-        """Take `rows` [B, *shape] in."""
+        """Take `rows` [B, *shape] in. Mean and variance are new arrays then; the old ones stay as they are."""
         added = len(rows)
         mean = np.add.reduce(rows, 0, np.float64) / added
         spread = np.square(rows - mean)
@@ -106,7 +106,7 @@ class Moments:
 
     def state_dict(self) -> State:
         """Return mean, variance and count."""
-        return {"mean": self.mean.copy(), "var": self.var.copy(), "count": self.count}
+        return {"mean": self.mean, "var": self.var, "count": self.count}
 
     def load_state_dict(self, state: State) -> None:
         """Take over `state`."""

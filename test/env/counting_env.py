@@ -67,6 +67,14 @@ class Unseeded(Walk):
         return self.x.copy(), {}
 
 
+class Lottery(Counter):
+    """Breaks the same rule, and shows it in the rewards alone."""
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, float(np.random.default_rng().random()), *rest
+
+
 class Picture(gym.Env):
     """Shows 6 x 9 pixels in three colours, the channels last."""
 

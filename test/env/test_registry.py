@@ -81,10 +81,11 @@ def test_a_wrapper_registered_under_a_name(build):
         find_wrapper("tripeld", "here")
 
 
-def test_a_wrapper_counts_the_environments_steps_in_its_time_limit(build):
-    env = build("test/Counter-v3", wrappers=[{"id": "counting_env:Doubled"}])
+def test_the_environments_own_limit_counts_its_own_steps(build):
+    env = build("test/Counter-v3", wrappers=[{"id": "RepeatAction", "num_repeats": 2}])
     env.reset()
-    assert [bool(env.step(np.array([0])).truncated[0]) for _ in range(4)] == [False, False, True, False]
+    # its limit is 3: within the second pair
+    assert [bool(env.step(np.array([0])).truncated[0]) for _ in range(4)] == [False, True, False, True]
 
 
 def test_an_error_within_a_users_module_is_not_hidden(tmp_path, monkeypatch):

@@ -208,6 +208,14 @@ def test_what_cannot_be_replayed_begins_afresh_and_says_so(build):
     assert again.stats.running_length.tolist() == (~step.terminated).tolist()
 
 
+def test_rewards_that_come_out_otherwise_are_noticed(build):
+    env = build("counting_env:Lottery")
+    env.reset()
+    for _ in range(3):
+        env.step(np.array([0]))
+    assert build("counting_env:Lottery").load_state_dict(round_trip(env.state_dict())) is False
+
+
 def test_an_episode_too_long_to_keep_is_not_restored(build, monkeypatch):
     monkeypatch.setattr("slm_lab.env.gym_backend.MAX_REPLAY", 5)
     env = build("counting_env:Counter", num_envs=1)
@@ -227,6 +235,7 @@ def test_only_the_actions_since_the_oldest_beginning_are_kept(build):
     envs = env.state_dict()["envs"]
     assert envs["0"]["actions"].tolist() == [0, 0, 0]
     assert envs["1"]["actions"].tolist() == [0]
+    assert len(env._actions) <= 4, "what no replay needs is dropped when an episode ends"
 
 
 def test_total_reward_is_the_mean_of_the_last_hundred():

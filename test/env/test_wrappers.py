@@ -73,11 +73,11 @@ def test_rewards_are_normalised_as_by_gymnasium(build):
 
 
 def test_the_return_of_a_vector_by_hand(build):
-    env = build("counting_env:Counter", num_envs=2, normalize_reward=True, clip_reward=1e9, how={"gamma": 0.5})
+    env = build("counting_env:Counter", num_envs=3, normalize_reward=True, clip_reward=1e9, how={"gamma": 0.5})
     env.reset()
-    # returns so far: step 1: 1, 1; step 2: 0.5 + 2 twice, and the first episode ends; step 3: 11 (anew), 1.25 + 3
-    seen = np.array([1, 1, 2.5, 2.5, 11, 4.25])
-    for action, reward, count in (([0, 0], [1, 1], 2), ([1, 0], [2, 2], 4), ([0, 0], [11, 3], 6)):
+    # returns so far: step 1: 1; step 2: 0.5 + 2; then one is terminated, one truncated, one goes on: 11, 11, 1.25 + 3
+    seen = np.array([1, 1, 1, 2.5, 2.5, 2.5, 11, 11, 4.25])
+    for action, reward, count in (([0, 0, 0], [1, 1, 1], 3), ([1, 2, 0], [2, 2, 2], 6), ([0, 0, 0], [11, 11, 3], 9)):
         shown = env.step(np.array(action)).reward
         mean = seen[:count].sum() / (count + PRIOR)
         var = (((seen[:count] - mean) ** 2).sum() + PRIOR * (1 + mean**2)) / (count + PRIOR)
