@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.3
 SPARK_WIDTH = 16
+OTHER_WIDTH = 72  # columns of a line without its bar
 SPARKS = "▁▂▃▄▅▆▇█"
 PLAIN_SECONDS = 5.0
 PLAIN_SHARE = 0.05
@@ -103,17 +104,19 @@ class Progress:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
+        console = Console(stderr=True)
+        # lines that fill the terminal would be broken up by the ^C that it shows on Ctrl-C
+        bar_width = min(max(console.width - OTHER_WIDTH, 8), 40)
         self._bars = Bars(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn(f"{{task.fields[at]}}/{self.max_frame:,}", justify="right"),
+            BarColumn(bar_width),
+            TextColumn("{task.fields[at]}", justify="right"),
             TextColumn("{task.fields[fps]} fps", justify="right"),
             TextColumn("return {task.fields[score]}", justify="right"),
             TextColumn("{task.fields[spark]}", style="cyan"),
             TextColumn("{task.fields[left]} left", justify="right"),
-            console=Console(stderr=True),
+            console=console,
             refresh_per_second=4,
-            expand=True,
         )
         for index in range(len(self.curves)):
             blank = " " * SPARK_WIDTH
