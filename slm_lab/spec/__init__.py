@@ -7,8 +7,8 @@ from slm_lab.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from slm_lab.spec.algorithm import VarSpec
-    from slm_lab.spec.env import EnvSpec
     from slm_lab.spec.editor import json_schema
+    from slm_lab.spec.env import EnvSpec
     from slm_lab.spec.loader import list_specs, load_spec, load_specs, spec_names
     from slm_lab.spec.memory import MemorySpec
     from slm_lab.spec.net import NetSpec

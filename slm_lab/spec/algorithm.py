@@ -129,15 +129,15 @@ class ActorCritic(PolicyGradient):
     """Weight of the policy loss."""
     val_loss_coef: NotNegative = 1.0
     """Weight of the value loss."""
-    training_frequency: Count
-    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay. Equals
-    num_step_returns where that is given."""
+    training_frequency: Count | None = None
+    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay; null:
+    num_step_returns."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_frequency(cls, raw: object) -> object:
-        if isinstance(raw, dict) and raw.get("num_step_returns") is not None:
-            return {"training_frequency": raw["num_step_returns"], **raw}
+        if isinstance(raw, dict) and raw.get("training_frequency") is None:
+            return {**raw, "training_frequency": raw.get("num_step_returns")}
         return raw
 
     @model_validator(mode="after")
@@ -145,6 +145,8 @@ class ActorCritic(PolicyGradient):
         steps = self.num_step_returns
         if self.lam is not None and steps is not None:
             raise problem("lam", f"{self.lam} and num_step_returns {steps} exclude each other; set one of them to null")
+        if self.training_frequency is None:
+            raise problem("training_frequency", "missing; the size of a batch, or give num_step_returns")
         if steps is not None and steps != self.training_frequency:
             text = f"{self.training_frequency} must equal num_step_returns {steps}; remove it"
             raise problem("training_frequency", text)

@@ -35,16 +35,16 @@ def json_schema() -> dict[str, Any]:
 
 
 def _with_variables(node: Any) -> Any:
-    """Let a variable stand in the place of any number or truth value."""
+    """Let a variable stand in the place of any number or truth value; leave out pydantic's titles."""
     if isinstance(node, list):
         return [_with_variables(child) for child in node]
     if not isinstance(node, dict):
         return node
     if node.get("type") in ("integer", "number", "boolean"):
-        outside = {key: node[key] for key in ("title", "description", "default") if key in node}
-        inside = {key: value for key, value in node.items() if key not in outside}
+        outside = {key: node[key] for key in ("description", "default") if key in node}
+        inside = {key: value for key, value in node.items() if key not in (*outside, "title")}
         return {"anyOf": [inside, {"$ref": "#/$defs/Variable"}], **outside}
-    return {key: _with_variables(child) for key, child in node.items()}
+    return {key: _with_variables(child) for key, child in node.items() if key != "title"}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from slm_lab.spec.model import Count, Number, Positive, Section, either, problem
+from slm_lab.spec.model import Count, Number, Positive, Section, Several, either, problem
 
 DEFAULT_CLIP = 10.0
 """Deviations at which normalised observations and rewards are clipped."""
@@ -47,7 +47,7 @@ class EnvSpec(Section):
     """Factor of rewards, or "sign" for their sign; before normalising."""
     frame_op: Literal["concat", "stack"] | None = None
     """Show the last frame_op_len observations: concat joins them end to end, stack along a new first axis."""
-    frame_op_len: Annotated[Count | None, Field(ge=2)] = None
+    frame_op_len: Several | None = None
     """Observations that frame_op joins, from 2 on."""
     image_downsize: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """[height, width] in pixels that images are resized to."""

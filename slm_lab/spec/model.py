@@ -32,9 +32,11 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
 """A whole number from 1 on."""
-Natural = Annotated[int, BeforeValidator(_integral), Field(ge=0)]
+Several = Annotated[int, Field(ge=2), BeforeValidator(_integral)]
+"""A whole number from 2 on."""
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_integral)]
 """A whole number from 0 on."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 """A finite number."""

@@ -10,7 +10,8 @@ from slm_lab.spec.errors import SpecError
 YAML_SUFFIXES = (".yaml", ".yml")
 
 _COMMENT = r"//[^\n]*|/\*.*?\*/"
-_TEXT_OR_NOISE = re.compile(rf'"(?:\\.|[^"\\\n])*"|{_COMMENT}|,(?=(?:\s|{_COMMENT})*[}}\]])', re.DOTALL)
+# atomic, so that a comment is never taken for shorter than it is: `], // and, }` has no trailing comma
+_TEXT_OR_NOISE = re.compile(rf'"(?:\\.|[^"\\\n])*"|{_COMMENT}|,(?=(?>\s|{_COMMENT})*+[}}\]])', re.DOTALL)
 _YAML_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 

@@ -1,0 +1,257 @@
+"""Every way to get a spec wrong ends in one line: the place, what is wrong, and what to do."""
+
+import json
+import re
+from copy import deepcopy
+
+import pytest
+
+from slm_lab.spec import Spec, SpecError, load_spec
+from slm_lab.spec.variables import set_path
+
+PPO = {
+    "agent": {
+        "algorithm": {
+            "name": "PPO",
+            "gamma": 0.99,
+            "lam": 0.95,
+            "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
+            "time_horizon": 128,
+            "minibatch_size": 128,
+            "training_epoch": 4,
+        },
+        "memory": {"name": "OnPolicyBatchReplay"},
+        "net": {"type": "MLPNet", "hid_layers": [64, 64], "optim_spec": {"name": "Adam", "lr": 3e-4}},
+    },
+    "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": 200_000},
+    "meta": {"max_session": 4},
+}
+DQN = {
+    "agent": {
+        "algorithm": {
+            "name": "DQN",
+            "action_policy": "epsilon_greedy",
+            "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "end_step": 1000},
+            "gamma": 0.99,
+            "training_frequency": 4,
+            "training_start_step": 100,
+        },
+        "memory": {"name": "Replay", "batch_size": 32, "max_size": 1000},
+        "net": {"type": "MLPNet", "hid_layers": [64], "update_type": "replace", "update_frequency": 100},
+    },
+    "env": {"name": "CartPole-v1", "max_frame": 10_000},
+}
+A2C = deepcopy(PPO)
+A2C["agent"]["algorithm"] = {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32}
+CONV = {"type": "ConvNet", "conv_hid_layers": [[32, 8, 4, 0, 1]]}
+MISSING = object()
+
+BROKEN = [
+    # keys
+    (PPO, "agent.algorithm.gama", 0.9, "agent.algorithm.gama: unknown key; did you mean 'gamma'? (known: "),
+    (PPO, "agent.algorithm.clip_v_loss", True, "agent.algorithm.clip_v_loss: unknown key; did you mean 'clip_vloss'?"),
+    (PPO, "agent.algoritm", {}, "agent.algoritm: unknown key; did you mean 'algorithm'?"),
+    (PPO, "agent.net.hidden_layers", [64], "agent.net.hidden_layers: unknown key; did you mean 'hid_layers'?"),
+    (PPO, "agent.net.actor_lr", 1e-3, "agent.net.actor_lr: unknown key;"),
+    (PPO, "env.num_env", 8, "env.num_env: unknown key; did you mean 'num_envs'?"),
+    (PPO, "env.normalise_obs", True, "env.normalise_obs: unknown key; did you mean 'normalize_obs'?"),
+    (PPO, "meta.log_freq", 500, "meta.log_freq: unknown key; did you mean 'log_frequency'?"),
+    (PPO, "metta", {}, "metta: unknown key; did you mean 'meta'?"),
+    (DQN, "agent.memory.size", 100, "agent.memory.size: unknown key; did you mean 'max_size'?"),
+    # what is missing
+    (PPO, "agent", MISSING, "agent: missing (Who learns)"),
+    (PPO, "env.max_frame", MISSING, "env.max_frame: missing (Frames to train for, over all environments)"),
+    (PPO, "agent.algorithm", MISSING, "agent.algorithm: missing (How it acts and learns"),
+    (PPO, "agent.algorithm.name", MISSING, "agent.algorithm.name: missing; the algorithm: one of Random, Reinforce"),
+    (PPO, "agent.algorithm.clip_eps_spec", MISSING, "agent.algorithm.clip_eps_spec: missing (ε over frames"),
+    (PPO, "agent.memory", MISSING, "agent.memory: missing; PPO needs OnPolicyBatchReplay"),
+    (PPO, "agent.net", MISSING, "agent.net: missing; PPO needs one of MLPNet, ConvNet"),
+    (DQN, "agent.algorithm.explore_var_spec", MISSING, "agent.algorithm.explore_var_spec: missing (ε (0 to 1) or τ"),
+    (DQN, "agent.memory.max_size", MISSING, "agent.memory.max_size: missing (Transitions kept, over all environments"),
+    # kinds
+    (PPO, "agent.algorithm.name", "PP0", "agent.algorithm.name: unknown algorithm 'PP0'; did you mean 'PPO'? (known: "),
+    (PPO, "agent.algorithm.name", "CrossQ", "agent.algorithm.name: CrossQ is not in this version; use one of Random,"),
+    (
+        PPO,
+        "agent.net.type",
+        "MLP",
+        "agent.net.type: unknown net 'MLP'; did you mean 'MLPNet'? (known: MLPNet, ConvNet)",
+    ),
+    (PPO, "agent.net.type", "RecurrentNet", "agent.net.type: RecurrentNet is not in this version; use one of MLPNet,"),
+    (DQN, "agent.memory.name", "PrioritizedReplay", "agent.memory.name: PrioritizedReplay is not in this version; use"),
+    (
+        PPO,
+        "agent.memory",
+        DQN["agent"]["memory"],
+        "agent.memory.name: Replay does not suit PPO; use OnPolicyBatchReplay",
+    ),
+    (
+        DQN,
+        "agent.memory",
+        {"name": "OnPolicyReplay"},
+        "agent.memory.name: OnPolicyReplay does not suit DQN; use Replay",
+    ),
+    # types
+    (PPO, "env", "CartPole-v1", 'env: must be an object {…}, got "CartPole-v1"'),
+    (PPO, "agent.algorithm", "PPO", 'agent.algorithm: must be an object {…}, got "PPO"'),
+    (PPO, "env.num_envs", "4", 'env.num_envs: must be a whole number, got "4"'),
+    (PPO, "env.num_envs", 4.5, "env.num_envs: must be a whole number, got 4.5"),
+    (PPO, "env.num_envs", True, "env.num_envs: must be a whole number, got true"),
+    (PPO, "agent.algorithm.gamma", "high", 'agent.algorithm.gamma: must be a number, got "high"'),
+    (PPO, "agent.algorithm.clip_eps_spec", 0.2, "agent.algorithm.clip_eps_spec: must be an object {…}, got 0.2"),
+    (PPO, "agent.net.hid_layers", 64, "agent.net.hid_layers: must be a list, got 64"),
+    (PPO, "agent.net.hid_layers", [64, "x"], 'agent.net.hid_layers.1: must be a whole number, got "x"'),
+    (PPO, "agent.net.shared", 1, "agent.net.shared: must be true or false, got 1"),
+    (PPO, "agent.net.gpu", "cuda", 'agent.net.gpu: must be true, false or "auto", got "cuda"'),
+    (PPO, "agent.net.optim_spec", "Adam", 'agent.net.optim_spec: must be an object {…}, got "Adam"'),
+    (PPO, "agent.net.optim_spec", {"lr": 0.1}, "agent.net.optim_spec.name: missing; the name of a class"),
+    (PPO, "agent.net.optim_spec.lr", "3e-4", "agent.net.optim_spec.lr: must be a number > 0, got '3e-4'"),
+    (PPO, "agent.net.actor_hid_layers", [0], "agent.net.actor_hid_layers.0: must be at least 1, got 0"),
+    (
+        PPO,
+        "env.clip_reward",
+        True,
+        'env.clip_reward: must be a number > 0, [low, high], "sign", false or null, got true',
+    ),
+    (PPO, "env.clip_reward", "signum", "env.clip_reward: must be a number > 0, [low, high]"),
+    (PPO, "env.reward_scale", "x", 'env.reward_scale: must be a number, "sign" or null, got "x"'),
+    (PPO, "env.wrappers", [{"name": "X"}], "env.wrappers.0.id: missing; name of a wrapper, or my_package:MyWrapper"),
+    # ranges
+    (PPO, "agent.algorithm.gamma", 99, "agent.algorithm.gamma: must be at most 1.0, got 99"),
+    (PPO, "env.max_frame", 0, "env.max_frame: must be at least 1, got 0"),
+    (PPO, "env.max_frame", -1e6, "env.max_frame: must be at least 1, got -1000000"),
+    (PPO, "meta.max_session", 0, "meta.max_session: must be at least 1, got 0"),
+    (PPO, "agent.net.clip_grad_val", 0, "agent.net.clip_grad_val: must be greater than 0.0, got 0"),
+    (PPO, "agent.algorithm.clip_eps_spec.name", "linear", "agent.algorithm.clip_eps_spec.name: must be 'no_decay', "),
+    (
+        PPO,
+        "agent.algorithm.clip_eps_spec.start_val",
+        -1,
+        "agent.algorithm.clip_eps_spec.start_val: must be at least 0.0",
+    ),
+    (
+        DQN,
+        "agent.algorithm.explore_var_spec.start_val",
+        5,
+        "agent.algorithm.explore_var_spec.start_val: must be in [0.0,",
+    ),
+    (
+        DQN,
+        "agent.algorithm.action_policy",
+        "greedy",
+        "agent.algorithm.action_policy: must be 'epsilon_greedy' or 'bolt",
+    ),
+    (PPO, "agent.algorithm.action_policy", "boltzmann", "agent.algorithm.action_policy: must be 'default', got"),
+    (PPO, "env.image_downsize", [84], "env.image_downsize: must have at least 2 entries, got [84]"),
+    # what does not fit together
+    (PPO, "agent.algorithm.minibatch_size", 100, "= 128 x 4 = 512; use 64 or 128"),
+    (
+        PPO,
+        "agent.algorithm.minibatch_size",
+        1024,
+        "1024 does not divide time_horizon x num_envs = 128 x 4 = 512; use 512",
+    ),
+    (PPO, "agent.algorithm.time_horizon", 50, "agent.algorithm.minibatch_size: 128 does not divide"),
+    (
+        A2C,
+        "agent.algorithm.num_step_returns",
+        5,
+        "agent.algorithm.lam: 0.95 and num_step_returns 5 exclude each other;",
+    ),
+    (A2C, "agent.algorithm.training_frequency", MISSING, "agent.algorithm.training_frequency: missing"),
+    (DQN, "agent.memory.max_size", 16, "agent.memory.max_size: 16 is less than a batch of 32; make it larger"),
+    (
+        DQN,
+        "env.max_frame",
+        100,
+        "agent.algorithm.training_start_step: 100 is not before env.max_frame 100, so it would",
+    ),
+    (DQN, "agent.net.update_type", "polyak", "agent.net.polyak_coef: missing; update_type polyak needs it, e.g. 0.005"),
+    (
+        DQN,
+        "agent.algorithm.explore_var_spec.end_step",
+        MISSING,
+        "agent.algorithm.explore_var_spec.end_step: missing; lin",
+    ),
+    (DQN, "agent.algorithm.explore_var_spec.start_step", 2000, "end_step: 1000 must come after start_step 2000"),
+    (PPO, "env.frame_op", "stack", "env.frame_op_len: missing; frame_op needs it"),
+    (PPO, "env.frame_op_len", 4, "env.frame_op: missing; frame_op_len needs it"),
+    (PPO, "env.clip_reward", [1, -1], "env.clip_reward: must be [low, high] with low < high, got [1.0, -1.0]"),
+    (
+        PPO,
+        "agent.net",
+        CONV | {"conv_hid_layers": [[32, 8, 0]]},
+        "agent.net.conv_hid_layers.0: only the padding may be 0",
+    ),
+    (PPO, "agent.net", CONV | {"conv_hid_layers": [[32]]}, "agent.net.conv_hid_layers.0: must have at least 2 entries"),
+    (
+        PPO,
+        "agent.net.lr_scheduler_spec",
+        {"name": "LinearToZero"},
+        "agent.net.lr_scheduler_spec.frame: missing; the frame",
+    ),
+    # meta and search
+    (PPO, "meta.distributed", "synced", 'meta.distributed: "synced" is not in this version; use false'),
+    (PPO, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),
+    (PPO, "search", {"gamma": [0, 1]}, "search.gamma: must be a path and a distribution"),
+    (PPO, "search", {"agent.algorithm.gamma__choice": 0.9}, "search.agent.algorithm.gamma__choice: must be a list of"),
+    (PPO, "agent", [PPO["agent"], PPO["agent"]], "agent: a list of 2; a spec has one"),
+]
+
+
+@pytest.mark.parametrize(
+    ("good", "path", "value", "line"), BROKEN, ids=[f"{path}={line}" for _, path, _, line in BROKEN]
+)
+def test_broken(good, path, value, line, tmp_path):
+    raw = deepcopy(good)
+    if value is MISSING:
+        above, _, key = path.rpartition(".")
+        node = raw
+        for part in above.split(".") if above else ():
+            node = node[part]
+        del node[key]
+    else:
+        set_path(raw, path, value)
+    file = tmp_path / "specs.json"
+    file.write_text(json.dumps({"x": raw}))
+    with pytest.raises(SpecError) as error:
+        load_spec(file)
+    text = str(error.value)
+    assert line in text
+    assert "\n" not in text
+    assert re.match(r"[\w.]+: ", text)
+
+
+@pytest.mark.parametrize("good", [PPO, DQN, A2C], ids=["PPO", "DQN", "A2C"])
+def test_what_they_break_was_whole(good):
+    Spec.from_dict("x", good)
+
+
+def test_the_first_of_several_problems_counts_the_others():
+    raw = deepcopy(PPO)
+    raw["agent"]["algorithm"] |= {"gama": 1, "lamda": 1}
+    raw["env"]["num_envs"] = "4"
+    with pytest.raises(SpecError, match=r"^agent\.algorithm\.gama: unknown key.*\(and 2 more\)$"):
+        Spec.from_dict("x", raw)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a b"])
+def test_a_name_that_cannot_name_files(name):
+    with pytest.raises(SpecError, match="name: "):
+        Spec.from_dict(name, PPO)
+
+
+def test_random_with_a_memory():
+    raw = deepcopy(DQN)
+    raw["agent"]["algorithm"] = {"name": "Random"}
+    with pytest.raises(SpecError, match=r"^agent\.memory: Random has none; remove it$"):
+        Spec.from_dict("x", raw)
+
+
+def test_an_environment_that_does_not_exist():
+    from slm_lab.env import make_spaces
+
+    raw = deepcopy(PPO)
+    raw["env"]["name"] = "CartPol-v1"
+    with pytest.raises(SpecError, match=r"^env\.name: .*CartPole"):
+        make_spaces(Spec.from_dict("x", raw).env)

@@ -1,0 +1,227 @@
+"""Older forms: each loads as what it meant, and says so in one line."""
+
+from copy import deepcopy
+
+import pytest
+from loguru import logger
+
+from slm_lab.spec import Spec, SpecError
+from slm_lab.spec.upgrade import upgrade
+
+V4 = {
+    "agent": [
+        {
+            "name": "A2C",
+            "algorithm": {
+                "name": "ActorCritic",
+                "action_pdtype": "default",
+                "action_policy": "default",
+                "explore_var_spec": None,
+                "gamma": 0.99,
+                "lam": None,
+                "num_step_returns": 11,
+                "entropy_coef_spec": {
+                    "name": "no_decay",
+                    "start_val": 0.01,
+                    "end_val": 0.01,
+                    "start_step": 0,
+                    "end_step": 0,
+                },
+                "val_loss_coef": 1.0,
+                "training_frequency": 128,
+            },
+            "memory": {"name": "OnPolicyBatchReplay"},
+            "net": {
+                "type": "MLPNet",
+                "shared": False,
+                "hid_layers": [64],
+                "hid_layers_activation": "relu",
+                "normalize": True,
+                "use_same_optim": False,
+                "actor_optim_spec": {"name": "GlobalAdam", "lr": 2e-3},
+                "critic_optim_spec": {"name": "RAdam", "lr": 1e-3},
+                "lr_scheduler_spec": None,
+                "gpu": False,
+            },
+        }
+    ],
+    "env": [
+        {
+            "name": "LunarLander-v2",
+            "frame_op": "concat",
+            "frame_op_len": 4,
+            "max_t": None,
+            "max_frame": 300000,
+            "num_envs": 8,
+            "normalize_state": False,
+        }
+    ],
+    "body": {"product": "outer", "num": 1},
+    "meta": {"distributed": False, "log_frequency": 1000, "max_session": 4, "max_trial": 1, "train_mode": True},
+    "search": {"agent": [{"algorithm": {"lam__grid_search": [0.7, 0.8]}, "net": {"hid_layers_choice": [[32], [64]]}}]},
+}
+EMPTY = {"agent": {"algorithm": {}, "memory": {}, "net": {}}, "env": {}, "meta": {}}
+
+
+@pytest.fixture
+def lines():
+    said = []
+    sink = logger.add(lambda message: said.append(str(message).rstrip("\n")), format="{level}: {message}")
+    yield said
+    logger.remove(sink)
+
+
+def upgraded(section, **keys):
+    """Upgrade an otherwise empty spec with `keys` in `section`; return the section."""
+    raw = deepcopy(EMPTY)
+    node = raw
+    for part in section.split("."):
+        node = node[part]
+    node |= keys
+    raw = upgrade(raw)
+    for part in section.split("."):
+        raw = raw[part]
+    return raw
+
+
+def test_a_file_of_version_4_runs_as_it_is(lines):
+    spec = Spec.from_dict("a2c", upgrade(V4))
+    assert spec.env.name == "LunarLander-v3"
+    assert spec.env.normalize_obs is False
+    assert spec.agent.algorithm.training_frequency == 11
+    assert spec.agent.net.for_role("actor").optim_spec == {"name": "Adam", "lr": 2e-3}
+    assert spec.agent.net.for_role("critic").optim_spec == {"name": "RAdam", "lr": 1e-3}
+    assert spec.search == {
+        "agent.algorithm.lam__grid_search": [0.7, 0.8],
+        "agent.net.hid_layers__choice": [[32], [64]],
+    }
+    assert lines == [
+        "INFO: agent: [{…}] is read as {…}",
+        "INFO: env: [{…}] is read as {…}",
+        "WARNING: body: nothing reads it; ignored",
+        "WARNING: meta.train_mode: nothing reads it; ignored",
+        "WARNING: agent.net.normalize: MLPNet does not read it; ignored",
+        "WARNING: agent.algorithm.training_frequency: 128 is read as num_step_returns 11, as it always was",
+        "INFO: agent.net.actor_optim_spec.name: GlobalAdam is read as Adam",
+        "INFO: env.name: LunarLander-v2 is read as LunarLander-v3",
+        "INFO: env.normalize_state is read as env.normalize_obs",
+        "INFO: search: keys are read as paths, e.g. agent.algorithm.lam__grid_search",
+    ]
+
+
+def test_what_is_current_is_left_alone(lines):
+    current = Spec.from_dict("a2c", upgrade(V4)).to_dict()
+    lines.clear()
+    assert upgrade(current) == current
+    assert lines == []
+
+
+def test_the_raw_spec_is_not_changed():
+    before = deepcopy(V4)
+    upgrade(V4)
+    assert before == V4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("CartPole-v0", "CartPole-v1"),
+        ("Pendulum-v0", "Pendulum-v1"),
+        ("LunarLanderContinuous-v2", "LunarLanderContinuous-v3"),
+        ("BipedalWalker-v2", "BipedalWalker-v3"),
+        ("PongNoFrameskip-v4", "ALE/Pong-v5"),
+        ("SpaceInvadersNoFrameskip-v4", "ALE/SpaceInvaders-v5"),
+        ("RoboschoolHalfCheetah-v1", "HalfCheetah-v5"),
+        ("Humanoid-v2", "Humanoid-v5"),
+        ("Acrobot-v1", "Acrobot-v1"),
+        ("ALE/Pong-v5", "ALE/Pong-v5"),
+    ],
+)
+def test_environments_that_have_another_name_now(old, new):
+    assert upgraded("env", name=old)["name"] == new
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "rest", "line"),
+    [
+        ("agent.algorithm", {"name": "PPO", "clip_val_loss": False}, {"name": "PPO"}, "agent.algorithm.clip_val_loss"),
+        ("agent.algorithm", {"name": "PPO", "training_frequency": 1}, {"name": "PPO"}, "PPO does not read it; ignored"),
+        (
+            "agent.memory",
+            {"name": "OnPolicyReplay", "batch_size": 1},
+            {"name": "OnPolicyReplay"},
+            "agent.memory.batch_",
+        ),
+        ("env", {"vectorization_mode": "async"}, {}, "env.vectorization_mode: nothing reads it; ignored"),
+        ("meta", {"num_cpus": 4, "search": "RandomSearch"}, {}, "meta.num_cpus: nothing reads it; ignored"),
+        (
+            "meta",
+            {"git_sha": "x", "random_seed": 5, "graph_prepath": "y"},
+            {},
+            "meta: git_sha, random_seed, graph_prepath",
+        ),
+        ("agent.algorithm", {"action_pdtype": "NormalTanh"}, {"action_pdtype": "default"}, "there is no NormalTanh"),
+        (
+            "agent",
+            {"algorithm": {"name": "Random"}},
+            {"algorithm": {"name": "Random"}},
+            "agent.memory: Random has none",
+        ),
+    ],
+)
+def test_keys_that_nothing_ever_read(lines, section, keys, rest, line):
+    assert upgraded(section, **keys) == rest
+    assert any(line in said for said in lines)
+
+
+def test_null_says_that_a_key_of_another_kind_does_not_apply(lines):
+    kept = {"name": "PPO", "gama": None}
+    assert upgraded("agent.algorithm", explore_var_spec=None, num_step_returns=None, **kept) == kept
+    assert upgraded("agent.net", type="MLPNet", conv_hid_layers=None) == {"type": "MLPNet"}
+    assert lines == []
+
+
+@pytest.mark.parametrize(("key", "off", "on"), [("symlog", False, True), ("normalize_advantages", "standardize", "x")])
+def test_what_is_not_there_yet_may_be_off(key, off, on):
+    assert upgraded("agent.algorithm", name="PPO", **{key: off}) == {"name": "PPO"}
+    with pytest.raises(SpecError, match=f"^agent.algorithm.{key}: {on!r} is not in this version; remove the key$"):
+        upgraded("agent.algorithm", name="PPO", **{key: on})
+
+
+def test_a_shared_net_takes_what_its_actor_was_given(lines):
+    net = upgraded(
+        "agent.net",
+        type="MLPNet",
+        shared=True,
+        actor_optim_spec={"name": "Adam", "lr": 0.02},
+        critic_optim_spec={"name": "Adam", "lr": 0.01},
+        actor_init_std=0.01,
+    )
+    assert net == {"type": "MLPNet", "shared": True, "optim_spec": {"name": "Adam", "lr": 0.02}, "actor_init_std": 0.01}
+    assert len(lines) == 2
+
+
+def test_lookahead_is_its_inner_optimizer():
+    net = upgraded(
+        "agent.net", optim_spec={"name": "Lookahead", "optimizer": "RAdam", "lr": 0.01, "k": 5, "alpha": 0.5}
+    )
+    assert net == {"optim_spec": {"name": "RAdam", "lr": 0.01}}
+
+
+def test_a_sequence_length_is_a_frame_stack():
+    raw = deepcopy(EMPTY)
+    raw["agent"]["net"] = {"type": "MLPNet", "seq_len": 4}
+    raw = upgrade(raw)
+    assert raw["env"] == {"frame_op": "stack", "frame_op_len": 4}
+    assert raw["agent"]["net"] == {"type": "MLPNet"}
+
+
+def test_a_search_by_old_paths():
+    raw = deepcopy(EMPTY) | {"search": [{"agent.0.net.lr__uniform": [0, 1], "env": {"num_envs__choice": [1, 2]}}]}
+    assert upgrade(raw)["search"] == {"agent.net.lr__uniform": [0, 1], "env.num_envs__choice": [1, 2]}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_spec_has_one_agent(count):
+    with pytest.raises(SpecError, match=f"^agent: a list of {count}; a spec has one$"):
+        upgrade({"agent": [{}] * count})
