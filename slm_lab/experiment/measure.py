@@ -11,6 +11,8 @@ from slm_lab.agent.memory import Memory, memory_nbytes
 from slm_lab.env import make_env
 from slm_lab.spec import AgentSpec, Spec
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True)
 class Size:
@@ -85,10 +87,10 @@ def _free_of_machine() -> int | None:
         return None
 
 
-def _free_of_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _free_of_cgroup() -> int | None:
     """Return what a container may still take; None without a limit."""
     try:
-        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
     except (OSError, ValueError):  # no cgroup of version 2; or the limit is "max"
         return None
     return max(limit - used, 0)
