@@ -127,7 +127,7 @@ def find_file(file: str | Path) -> Path:
     if (LIBRARY / inside).is_file():
         return LIBRARY / inside
     shipped = {path.relative_to(LIBRARY).as_posix(): path.name for path in spec_files()}
-    near = difflib.get_close_matches(inside, shipped, n=1) or [
+    near = difflib.get_close_matches(inside, shipped, n=1, cutoff=0.75) or [
         file for file, last in shipped.items() if difflib.get_close_matches(path.name, [last], cutoff=0.8)
     ]
     raise SpecError(
