@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from slm_lab.agent.algorithm.base import CHUNK, actor_critic_groups, mean_metrics, values_and_log_probs
+from slm_lab.agent.memory import RolloutBatch
+from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.spec.net import MLPNet
+
+OBS, ACTIONS = Box(-1.0, 1.0, (3,), np.float32), Discrete(2)
+
+
+def net_and_spec(**keys):
+    torch.manual_seed(0)
+    spec = MLPNet(**{"hid_layers": [4], "optim_spec": {"name": "SGD", "lr": 0.1}, **keys})
+    return ActorCritic(spec, OBS, ACTIONS), spec
+
+
+def test_a_shared_net_is_one_group():
+    net, spec = net_and_spec(shared=True)
+    (group,) = actor_critic_groups(net, spec)
+    assert {id(p) for p in group.parameters} == {id(p) for p in net.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("use_same_optim", "rates", "clips"), [(False, [0.2, 0.3], [1.0, 5.0]), (True, [0.2, 0.2], [1.0, 1.0])]
+)
+def test_separate_nets_are_two_groups_by_the_spec_of_their_role(use_same_optim, rates, clips):
+    net, spec = net_and_spec(
+        use_same_optim=use_same_optim,
+        actor_optim_spec={"name": "SGD", "lr": 0.2},
+        critic_optim_spec={"name": "SGD", "lr": 0.3},
+        actor_clip_grad_val=1.0,
+        critic_clip_grad_val=5.0,
+    )
+    groups = actor_critic_groups(net, spec)
+    assert [group.optimizer.param_groups[0]["lr"] for group in groups] == rates
+    assert [group.clip for group in groups] == clips
+    assert [{id(p) for p in group.parameters} for group in groups] == [
+        {id(p) for p in net.actor.parameters()},
+        {id(p) for p in net.critic.parameters()},
+    ]
+
+
+def test_metrics_are_averaged_over_the_steps():
+    steps = [{"loss": torch.tensor(1.0), "q": torch.tensor(4)}, {"loss": torch.tensor(2.0), "q": torch.tensor(6)}]
+    assert mean_metrics(steps) == {"loss": 1.5, "q": 5.0}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_rollout_is_evaluated_step_by_step_and_chunk_by_chunk(shared):
+    net, _ = net_and_spec(shared=shared)
+    steps, envs = CHUNK // 2 + 3, 2  # one chunk and a bit
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randn(steps, envs, 3, generator=generator)
+    action = torch.randint(2, (steps, envs), generator=generator)
+    last_obs, final_obs = torch.randn(envs, 3, generator=generator), torch.randn(1, 3, generator=generator)
+    none = torch.zeros(steps, envs, dtype=torch.bool)
+    ended = torch.tensor([5 * envs + 1])
+    value, next_value, log_prob = values_and_log_probs(
+        net, RolloutBatch(obs, action, none.float(), none, none, last_obs, ended, final_obs)
+    )
+    for t, n in ((0, 0), (5, 1), (steps - 2, 1), (steps - 1, 0)):
+        policy, single = net.policy_value(obs[t, n : n + 1])
+        assert value[t, n].item() == pytest.approx(single.item(), abs=1e-6)
+        assert log_prob[t, n].item() == pytest.approx(policy.log_prob(action[t, n : n + 1]).item(), abs=1e-6)
+    assert torch.equal(next_value[:5], value[1:6])
+    assert next_value[5, 1].item() == pytest.approx(net.value(final_obs).item(), abs=1e-6)
+    assert next_value[5, 0] == value[6, 0]
+    assert next_value[-1].tolist() == pytest.approx(net.value(last_obs).tolist(), abs=1e-6)
+    assert not value.requires_grad
+    assert not log_prob.requires_grad

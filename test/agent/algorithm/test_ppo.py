@@ -1,0 +1,149 @@
+from math import log
+
+import pytest
+import torch
+from hand import ENTROPY, P, Q, add, make, set_policy
+from torch.testing import assert_close
+
+from slm_lab.agent.algorithm.loss import make_loss
+from slm_lab.agent.algorithm.ppo import ppo_loss
+
+PPO = {
+    "name": "PPO",
+    "gamma": 0.5,
+    "lam": 0.5,
+    "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
+    "time_horizon": 2,
+    "minibatch_size": 2,
+    "training_epoch": 1,
+}
+MEMORY = {"name": "OnPolicyBatchReplay"}
+
+
+def ppo(net=None, num_envs=1, **keys):
+    algorithm = make({**PPO, **keys}, MEMORY, net=net, num_envs=num_envs)
+    set_policy(algorithm)
+    return algorithm
+
+
+def fill(algorithm, **end):
+    """V = 1, 2, then 3; rewards 1, 0; actions 0, 1: advantages 0.875, -0.5."""
+    add(algorithm.memory, 1.0, 0, 1.0, 2.0)
+    add(algorithm.memory, 2.0, 1, 0.0, 3.0, **end)
+
+
+@pytest.mark.parametrize(
+    ("clip_eps", "policy_loss"),
+    [  # ratios 1.5 and 0.5, advantages 1 and -1
+        (0.6, -(1.5 - 0.5) / 2),
+        (0.2, -(1.2 - 0.8) / 2),  # clipped, both
+        (0.5, -(1.5 - 0.5) / 2),
+        (0.0, 0.0),
+    ],
+)
+@pytest.mark.parametrize(
+    ("clip_value", "value_losses"),
+    [
+        (False, [1.0, 4.0]),  # V = 1, 2; targets 2, 0
+        # old values 0, 1.5: clipped to clip_eps and 1.5 + clip_eps, where that is farther from the target
+        (True, {0.6: [1.4**2, 4.0], 0.2: [1.8**2, 4.0], 0.5: [1.5**2, 4.0], 0.0: [2.0**2, 4.0]}),
+    ],
+)
+def test_loss_by_hand(clip_eps, policy_loss, clip_value, value_losses):
+    net = ppo().net
+    first, second = value_losses[clip_eps] if clip_value else value_losses
+    loss, metrics = ppo_loss(
+        net,
+        obs=torch.tensor([[1.0], [2.0]]),
+        action=torch.tensor([0, 1]),
+        old_log_prob=torch.tensor([log(P / 1.5), log(Q / 0.5)]),
+        advantage=torch.tensor([7.0, 3.0]),  # standardised: 1, -1
+        target=torch.tensor([2.0, 0.0]),
+        old_value=torch.tensor([0.0, 1.5]),
+        clip_eps=torch.tensor(clip_eps),
+        entropy_coef=torch.tensor(0.1),
+        value_loss_fn=make_loss({"name": "MSELoss"}),
+        val_loss_coef=0.5,
+        clip_value=clip_value,
+    )
+    value_loss = (first + second) / 2
+    assert_close(metrics["policy_loss"].item(), policy_loss, rtol=1e-5, atol=1e-6)
+    assert_close(metrics["value_loss"].item(), value_loss, rtol=1e-5, atol=1e-6)
+    assert_close(loss.item(), policy_loss + 0.5 * value_loss - 0.1 * ENTROPY, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("end", "value_loss"),
+    [  # the targets are those of ActorCritic: advantage + V
+        ({}, (0.875**2 + 0.5**2) / 2),
+        ({"terminated": True, "final_obs": 5.0}, (0.5**2 + 2.0**2) / 2),
+        ({"truncated": True, "final_obs": 5.0}, (1.125**2 + 0.5**2) / 2),
+    ],
+)
+def test_the_first_epoch_by_hand(end, value_loss):
+    algorithm = ppo(val_loss_coef=2.0, entropy_coef_spec={"name": "no_decay", "start_val": 0.1})
+    fill(algorithm, **end)
+    metrics = algorithm.update(2)
+    expected = {"policy_loss": 0.0, "value_loss": value_loss, "entropy": ENTROPY}  # ratio 1
+    assert_close(metrics, expected | {"loss": 2 * value_loss - 0.1 * ENTROPY}, rtol=1e-5, atol=1e-6)
+
+
+def policy_after(epochs, clip_eps):
+    algorithm = ppo(training_epoch=epochs, val_loss_coef=0.0, clip_eps_spec={"name": "no_decay", "start_val": clip_eps})
+    fill(algorithm)
+    algorithm.update(2)
+    return algorithm.net.actor.heads[0].bias.tolist()
+
+
+def test_the_clip_stops_the_second_epoch_where_the_first_went_far_enough():
+    # the first step moves the logits by (1/2, -1/2) and more by the weights: both ratios leave 1 ± 0.05
+    assert policy_after(2, clip_eps=0.05) == policy_after(1, clip_eps=0.05)
+    assert policy_after(2, clip_eps=5.0) != policy_after(1, clip_eps=5.0)
+    assert_close(policy_after(1, clip_eps=0.05), [log(3) + 0.5, -0.5])
+
+
+def test_every_transition_is_used_once_per_epoch():
+    algorithm = ppo(time_horizon=6, minibatch_size=2, training_epoch=2)
+    loss, seen = algorithm.learner.loss, []
+
+    def watched(net, obs, *rest):
+        seen.extend(obs.flatten().tolist())
+        assert len(obs) == 2
+        return loss(net, obs, *rest)
+
+    algorithm.learner.loss = watched
+    for t in range(6):
+        assert not algorithm.ready(t)
+        add(algorithm.memory, float(t), 0, 0.0, t + 1.0)
+    assert algorithm.ready(6)
+    algorithm.update(6)
+    assert algorithm.learner.opt_steps == 2 * 2 * 3  # a policy net and a value net, epochs, minibatches
+    first, second = seen[:6], seen[6:]
+    assert sorted(first) == sorted(second) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert first != second  # shuffled anew
+
+
+def test_variables_follow_their_schedules():
+    decay = {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 100}
+    algorithm = ppo(clip_eps_spec=decay)
+    assert algorithm.variables(50) == {"entropy_coef": 0.0, "clip_eps": 0.1}
+    assert ppo(entropy_coef_spec=decay).variables(50) == {"entropy_coef": 0.1, "clip_eps": 0.2}
+
+
+def test_the_clip_of_the_frame_counts():
+    decay = {"name": "linear_decay", "start_val": 5.0, "end_val": 0.05, "end_step": 100}
+    after = []
+    for frame in (0, 100):
+        algorithm = ppo(clip_eps_spec=decay, training_epoch=2, val_loss_coef=0.0)
+        fill(algorithm)
+        algorithm.update(frame)
+        after.append(algorithm.net.actor.heads[0].bias.tolist())
+    assert after == [policy_after(2, clip_eps=5.0), policy_after(2, clip_eps=0.05)]
+
+
+def test_the_rate_falls_once_per_rollout():
+    scheduler = {"name": "StepLR", "step_size": 1, "gamma": 0.5}
+    algorithm = ppo(net={"lr_scheduler_spec": scheduler}, training_epoch=3)
+    fill(algorithm)
+    algorithm.update(2)
+    assert algorithm.learner.lr == 0.5
