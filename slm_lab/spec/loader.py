@@ -127,12 +127,10 @@ def find_file(file: str | Path) -> Path:
     if (LIBRARY / inside).is_file():
         return LIBRARY / inside
     shipped = {path.relative_to(LIBRARY).as_posix(): path.name for path in spec_files()}
-    near = difflib.get_close_matches(inside, shipped, n=1, cutoff=0.75) or [
-        file for file, last in shipped.items() if difflib.get_close_matches(path.name, [last], cutoff=0.8)
-    ]
-    raise SpecError(
-        f"{file}: no such file" + (f"; did you mean {near[0]!r}?" if near else "; `slm-lab list` shows what ships")
-    )
+    named_alike = [file for file, last in shipped.items() if difflib.get_close_matches(path.name, [last], cutoff=0.8)]
+    near = difflib.get_close_matches(inside, named_alike, n=1, cutoff=0.0)
+    hint = f"did you mean {near[0]!r}?" if near else "`slm-lab list` shows what ships"
+    raise SpecError(f"{file}: no such file; {hint}")
 
 
 def read_specs(path: Path) -> dict[str, Raw]:
