@@ -27,6 +27,14 @@ SPEC = """
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_browser():
+    """As on a machine without a browser: PNGs take seconds a run, and have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSER_PATH", "/no/browser")
+        yield
+
+
 @pytest.fixture(scope="session")
 def spec_file(tmp_path_factory):
     """A file with one spec that trains in a moment."""
