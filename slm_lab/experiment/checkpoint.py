@@ -120,7 +120,7 @@ def _take_tensors(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any
         tensors[path] = tree.detach().cpu().contiguous()
         return {TENSOR: path}
     if isinstance(tree, np.ndarray):
-        tensors[path] = torch.from_numpy(np.ascontiguousarray(tree))
+        tensors[path] = torch.from_numpy(np.asarray(tree, order="C"))
         return {ARRAY: path}
     if isinstance(tree, Mapping):
         return {key: _take_tensors(value, f"{path}/{key}", tensors) for key, value in tree.items()}
