@@ -37,9 +37,8 @@ class _Plan(Setting):
     def generator(self, name: str) -> torch.Generator:  # noqa: ARG002 - the meta device has no generators
         return torch.Generator()
 
-    def memory(
-        self, spec: AgentSpec, horizon: int | None = None
-    ) -> Any:  # an algorithm that is built to be measured never acts
+    def memory(self, spec: AgentSpec, horizon: int | None = None) -> Any:
+        # nothing stands in for it: an algorithm that is built to be measured never acts
         nbytes = memory_nbytes(
             spec.memory,
             obs_space=self.obs_space,

@@ -1,0 +1,120 @@
+"""Everything in the README that can be typed is typed here, in its order, only with fewer frames."""
+
+import re
+import runpy
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from slm_lab.cli import main, retro_main
+
+ROOT = Path(__file__).parents[1]
+INSTALLING = {"pip install uv", "uv tool install --editable ."}
+THIS_VERY_TEST = {"uv run pytest"}
+SHORT = ["-s", "env.max_frame=1000"]
+ONE_SEED = ["-s", "meta.max_session=1"]
+RUN_FOLDER = "data/dqn_cartpole_2026_01_31_120000"
+
+
+def blocks():
+    """The fenced blocks: (language, text)."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder that looks like the repository, where the files that the README shows are written."""
+    for name in ("slm_lab", "job", "run_lab.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BROWSER_PATH", "/no/browser")  # no PNGs, which take seconds a run
+    for name in ("RENDER", "RECORD", "LOG_LEVEL", "DATA_DIR", "JOB", "SET"):
+        monkeypatch.delenv(name, raising=False)
+    for language, text in blocks():
+        named = re.match(r"(?://|#) (\S+\.(?:json|py))\n", text)
+        if named and language in ("json", "python"):
+            (tmp_path / named[1]).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def commands():
+    for language, text in blocks():
+        if language == "sh":
+            for line in text.splitlines():
+                words = shlex.split(line, comments=True)
+                if words and shlex.join(words) not in INSTALLING | THIS_VERY_TEST:
+                    yield words
+
+
+def shortened(words):
+    """The words of a command after its name, with fewer frames where it trains."""
+    if words[:1] in (["check"], ["list"]) or any(word.startswith("enjoy@") for word in words):
+        return words
+    if any(word.startswith("train@") for word in words):
+        return [*words, *SHORT]
+    return [*words, *SHORT, *ONE_SEED]
+
+
+def run(words, monkeypatch):
+    with monkeypatch.context() as patch:
+        while re.match(r"[A-Z_]+=", words[0]):
+            patch.setenv(*words.pop(0).split("=", 1))
+        match words:
+            case ["uv", "run", "slm-lab", *rest] | ["slm-lab", *rest] | ["python", "run_lab.py", *rest]:
+                return main(shortened(rest))
+            case ["slm-retro", *rest]:
+                return retro_main(rest)
+    raise AssertionError(f"do not know how to test: {shlex.join(words)}")
+
+
+def test_every_command_works(desk, monkeypatch):
+    done = 0
+    for words in commands():
+        line = shlex.join(words)
+        if RUN_FOLDER in line and not Path(RUN_FOLDER).exists():
+            newest = max(Path("data").glob("dqn_cartpole_2*"))
+            shutil.copytree(newest, RUN_FOLDER)
+        assert run(words, monkeypatch) == 0, line
+        done += 1
+    assert done > 20
+    assert list(Path("results").glob("dqn_cartpole_*"))
+
+
+def test_the_notebook_works(desk, capsys):
+    runpy.run_path("notebook.py", run_name="__main__")
+    assert float(capsys.readouterr().out.split()[-1]) > 0
+
+
+def test_the_error_is_as_shown(desk, capsys):
+    (example,) = [text for language, text in blocks() if not language and text.startswith("$ slm-lab")]
+    command, shown = example.splitlines()
+    assert main(shlex.split(command)[2:]) == 2
+    assert capsys.readouterr().err.startswith(shown.removesuffix("…").rstrip())
+
+
+def test_the_files_are_as_shown(desk):
+    assert main(["demo.json", "dqn_cartpole", "dev", *SHORT]) == 0
+    (run_folder,) = Path("data").glob("dqn_cartpole_2*")
+    (shown,) = [text for language, text in blocks() if not language and text.startswith("data/")]
+    listed = {*re.findall(r"^  ([\w.]+/?) ", shown, re.MULTILINE), *re.findall(r"dqn_cartpole_t0\w*\.json", shown)}
+    there = {path.name + "/" * path.is_dir() for path in run_folder.iterdir()}
+    assert len(listed) > 8
+    for name in listed:
+        assert name in there or name.removeprefix("…") in there, name
+
+
+def test_every_flag_of_the_table_is_one(capsys):
+    main(["--help"])
+    known = capsys.readouterr().out
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| flag | variable | |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines()[2:]]
+    assert len(rows) == 9
+    for flags, variables in rows:
+        for flag in re.findall(r"`(-[\w-]*-?[\w-]+)", flags):
+            assert flag in known
+        for variable in re.findall(r"`(\w+)`", variables):
+            assert f"env var: {variable}" in re.sub(r"\s+", " ", known)
