@@ -1,0 +1,79 @@
+"""Small agents, and the loop that trains them."""
+
+from slm_lab.agent import Agent
+from slm_lab.env import make_env
+from slm_lab.spec import Spec
+
+CONSTANT = {"name": "no_decay", "start_val": 0.01}
+EPSILON = {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "end_step": 300}
+
+ALGORITHMS = {
+    "Random": {"name": "Random"},
+    "Reinforce": {"name": "Reinforce", "gamma": 0.9, "training_frequency": 3, "entropy_coef_spec": CONSTANT},
+    "A2C": {"name": "ActorCritic", "gamma": 0.9, "lam": 0.9, "training_frequency": 8, "entropy_coef_spec": CONSTANT},
+    "A2C n-step": {"name": "ActorCritic", "gamma": 0.9, "num_step_returns": 5},
+    "PPO": {
+        "name": "PPO",
+        "gamma": 0.9,
+        "lam": 0.9,
+        "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
+        "entropy_coef_spec": CONSTANT,
+        "time_horizon": 16,
+        "minibatch_size": 8,
+        "training_epoch": 2,
+    },
+    "DQN": {
+        "name": "DQN",
+        "action_policy": "epsilon_greedy",
+        "explore_var_spec": EPSILON,
+        "gamma": 0.9,
+        "training_frequency": 4,
+        "training_start_step": 16,
+    },
+}
+ALGORITHMS["DoubleDQN"] = {**ALGORITHMS["DQN"], "name": "DoubleDQN"}
+VALUE_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", "Reinforce")]
+MEMORIES = {
+    "Reinforce": {"name": "OnPolicyReplay"},
+    "ActorCritic": {"name": "OnPolicyBatchReplay"},
+    "PPO": {"name": "OnPolicyBatchReplay"},
+    "DQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "DoubleDQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
+}
+
+
+def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max_frame=100_000, env_keys=None, **keys):
+    """A spec of one of ALGORITHMS, changed by `keys`, on a probe; `net` and `memory` change those parts."""
+    part = {**ALGORITHMS[algorithm], **keys}
+    default_net = {"type": "MLPNet", "hid_layers": [16], "hid_layers_activation": "tanh", "clip_grad_val": 1.0}
+    default_net["optim_spec"] = {"name": "Adam", "lr": 0.01}
+    agent = {"name": algorithm, "algorithm": part}
+    if algorithm != "Random":
+        agent["memory"] = {**MEMORIES[part["name"]], **(memory or {})}
+        agent["net"] = {**default_net, **(net or {})}
+    env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame, **(env_keys or {})}
+    return Spec.from_dict("test", {"agent": agent, "env": env})
+
+
+class Run:
+    """An agent with its environment, after `frame` frames; `events` are the frames at which it learned."""
+
+    def __init__(self, spec, seed=0):
+        self.env = make_env(spec.env, seed)
+        self.agent = Agent(spec, self.env, seed)
+        self.frame, self.events, self.metrics, self.actions = 0, [], [], []
+        self.obs = self.env.reset()
+
+    def train(self, until):
+        """Go on until frame `until`."""
+        while self.frame < until:
+            action = self.agent.act(self.obs, self.frame)
+            step = self.env.step(action)
+            self.agent.observe(self.obs, action, step)
+            self.obs = step.obs
+            self.actions.append(action.tolist())
+            self.frame += self.env.num_envs
+            if self.agent.ready(self.frame):
+                self.events.append(self.frame)
+                self.metrics.append(self.agent.update(self.frame))
+        return self
