@@ -50,8 +50,6 @@ def crossed(frame: int, step: int, every: int) -> bool:
 
 
 def previous_crossing(frame: int, step: int, every: int) -> int:
-    """Return the last frame before `frame`, in steps of `step`, at which a multiple of `every` was passed; 0 if none was."""
-    earlier = frame - step
-    while earlier > 0 and not crossed(earlier, step, every):
-        earlier -= step
-    return max(earlier, 0)
+    """Return the last frame before `frame`, in steps of `step`, that passed a multiple of `every`; 0 if none did."""
+    multiple = (frame - step) // every * every
+    return -(-multiple // step) * step  # the first step at or past it

@@ -12,12 +12,6 @@ DEFAULT_CLIP = 10.0
 """Deviations at which normalised observations and rewards are clipped."""
 
 
-def _interval(bounds: list[float]) -> list[float]:
-    if bounds[0] >= bounds[1]:
-        raise ValueError
-    return bounds
-
-
 class EnvSpec(Section):
     """The environment. Keys that are not declared here are arguments of the environment itself."""
 
