@@ -171,4 +171,4 @@ def test_an_interrupted_terminal_gets_its_cursor_back(monkeypatch):
         raise KeyboardInterrupt
     text = screen.text()
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
-    assert text.endswith("\n") or text.endswith("\x1b[?25h")
+    assert text.endswith(("\n", "\x1b[?25h"))
