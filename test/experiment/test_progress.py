@@ -2,6 +2,7 @@ import io
 import math
 import os
 import re
+import select
 import sys
 
 import pytest
@@ -131,7 +132,6 @@ class Screen:
 
     def __init__(self, monkeypatch):
         self._reader, writer = os.openpty()
-        os.set_blocking(self._reader, False)
         self._stream = io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True, encoding="utf-8")
         monkeypatch.setattr(sys, "stderr", self._stream)
         monkeypatch.setenv("TERM", "xterm")
@@ -139,8 +139,10 @@ class Screen:
         monkeypatch.delenv("NO_COLOR", raising=False)
 
     def text(self):
-        with io.FileIO(self._reader, closefd=False) as raw:
-            return (raw.read(1 << 20) or b"").decode()
+        parts = []
+        while select.select([self._reader], [], [], 0.2)[0]:  # a terminal hands on what it got in its own time
+            parts.append(os.read(self._reader, 1 << 16))
+        return b"".join(parts).decode()
 
 
 def plain(text):
