@@ -28,6 +28,8 @@ from slm_lab.lib.logger import setup_logger
 from slm_lab.spec import Spec, SpecError
 
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
+PRELOADED = ["slm_lab.experiment.session", "torch._dynamo", "gymnasium.wrappers"]
+"""What every session needs, imported once. torch's optimisers load torch._dynamo, which takes as long as torch itself."""
 FINISHED = ("finished", "")
 UNGUARDED = 78
 """Exit code of a child in which the main program began a trial on being imported (EX_CONFIG of sysexits.h)."""
@@ -286,7 +288,7 @@ def _process_context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slm_lab.experiment.session"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
