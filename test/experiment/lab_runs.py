@@ -15,12 +15,14 @@ import torch
 from slm_lab.experiment.checkpoint import Checkpoints
 from slm_lab.experiment.paths import RunPaths, new_run
 from slm_lab.experiment.session import Session
+from slm_lab.experiment.trial import PRELOADED
 from slm_lab.lib.files import write_json
 from slm_lab.spec import Spec
 
 PATIENCE = 60.0
 CONSTANT = {"name": "no_decay", "start_val": 0.2}
 NET = {"type": "MLPNet", "hid_layers": [8], "hid_layers_activation": "tanh", "optim_spec": {"name": "Adam", "lr": 1e-3}}
+CONV = {"type": "ConvNet", "conv_hid_layers": [[4, 8, 8, 0, 1]], "fc_hid_layers": [8]}
 AGENTS = {
     "PPO": {
         "algorithm": {
@@ -150,7 +152,7 @@ def assert_same_run(left, right, sessions=1):
 def in_child(function, *args):
     """Begin `function` in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slm_lab.experiment.session"])
+    context.set_forkserver_preload(PRELOADED)
     child = context.Process(target=function, args=args)
     child.start()
     return child

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from lab_runs import (
+    CONV,
     a_moment,
     assert_same_run,
     begin,
@@ -27,8 +28,6 @@ from slm_lab.env.atari_backend import AtariVecEnv
 from slm_lab.experiment.trial import Trial
 from slm_lab.lib.files import write_json
 from slm_lab.spec import SpecError
-
-CONV = {"type": "ConvNet", "conv_hid_layers": [[4, 8, 8, 0, 1]], "fc_hid_layers": [8]}
 
 
 @pytest.fixture
@@ -175,11 +174,13 @@ def test_the_mode_may_change(tmp_path, first, then):
     assert [bool(row.get("grad_norm")) for row in table] == [first == "dev"] * 2 + [False] * 3
 
 
+@pytest.mark.slow
 def test_a_whole_trial_is_killed_and_resumed_by_train_at_latest(tmp_path, monkeypatch):
     spec = make_spec(env="my_envs:MyEnv", name="both", max_frame=8000, meta={"max_session": 2})
     (tmp_path / "my_envs.py").write_text(
         "import time\nfrom odd_envs import Walk\n"
-        "class MyEnv(Walk):\n    def step(self, action):\n        time.sleep(1e-4)\n        return super().step(action)\n"
+        "class MyEnv(Walk):\n"
+        "    def step(self, action):\n        time.sleep(1e-4)\n        return super().step(action)\n"
     )
     shutil.copy(sys.modules["lab_runs"].__file__.replace("lab_runs", "odd_envs"), tmp_path)
     write_json(tmp_path / "spec.json", {spec.name: spec.to_dict()})

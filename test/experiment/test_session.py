@@ -1,0 +1,130 @@
+"""A session from the first frame to the last."""
+
+import math
+
+import pytest
+from lab_runs import begin, make_spec, newest, rows, run_session, same
+
+from slm_lab.experiment.lock import only_one
+from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.session import Session
+from slm_lab.lib.files import read_rows
+from slm_lab.spec import SpecError
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "Reinforce", "DoubleDQN"])
+def test_spec_and_seed_determine_every_bit(tmp_path, algorithm):
+    spec, other = make_spec(algorithm, max_frame=600), make_spec(algorithm, max_frame=600, meta={"seed": 8})
+    once, twice, otherwise = (
+        begin(tmp_path / name, each) for name, each in zip("abc", (spec, spec, other), strict=True)
+    )
+    for each, paths in ((spec, once), (spec, twice), (other, otherwise)):
+        run_session(each, paths)
+    assert rows(once) == rows(twice)
+    assert same(newest(once)[1]["net"], newest(twice)[1]["net"])
+    assert rows(once) != rows(otherwise)
+    assert not same(newest(once)[1]["net"], newest(otherwise)[1]["net"])
+
+
+def test_sessions_of_a_trial_differ(tmp_path):
+    spec = make_spec(max_frame=400)
+    paths = begin(tmp_path, spec)
+    for index in (0, 1):
+        run_session(spec, paths, index)
+    assert not same(newest(paths, 0)[1]["net"], newest(paths, 1)[1]["net"])
+
+
+def test_rows_come_at_multiples_of_log_frequency_and_at_the_end(tmp_path):
+    spec = make_spec("DoubleDQN", num_envs=3, max_frame=700, meta={"log_frequency": 250})
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths)
+    assert [row["frame"] for row in rows(paths)] == ["252", "501", "702"]
+    assert newest(paths)[0] == 702
+
+
+def test_the_shares_of_the_time_add_up(tmp_path):
+    spec = make_spec(max_frame=400)
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths)
+    table = read_rows(paths.for_session(0).session_df("train"))
+    total = sum(table[f"time_{phase}"] for phase in ("env", "act", "memory", "learn"))
+    assert total == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert (table["fps"] > 0).all()
+
+
+def test_the_last_report_knows_the_speed(tmp_path):
+    reports = []
+    spec = make_spec(max_frame=400)
+    run_session(spec, begin(tmp_path, spec), report=lambda *report: reports.append(report))
+    frame, fps, total_reward = reports[-1]
+    assert frame == 400
+    assert fps > 1
+    assert total_reward > 1
+
+
+def test_a_run_in_which_no_episode_ends_has_rows_and_weights_to_play(tmp_path):
+    spec = make_spec(env="odd_envs:Walk", ends=False, max_frame=400)
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths)
+    assert [row["total_reward"] for row in rows(paths)] == ["", ""]
+    frame, best = newest(paths, kind="ckpt-best")
+    assert frame == 400
+    assert best["score"] == {"total_reward": None}
+    assert same(best["net"], newest(paths)[1]["net"])
+
+
+def test_the_best_weights_are_those_of_the_best_row(tmp_path):
+    spec = make_spec("DoubleDQN", max_frame=2000)
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths)
+    scores = {int(row["frame"]): float(row["total_reward"]) for row in rows(paths)}
+    frame, best = newest(paths, kind="ckpt-best")
+    assert scores[frame] == max(scores.values()) == best["score"]["total_reward"]
+    assert len(list(paths.model_dir.glob("*ckpt-best*"))) == 1
+
+
+def test_the_best_of_a_course_that_was_left_does_not_outlive_a_better_one(tmp_path):
+    spec = make_spec()
+    session = Session(spec, begin(tmp_path, spec).for_session(0))
+    session.run()
+    best = session.best_checkpoints
+    best.save(5000, {"score": {"total_reward": 1.0}})  # of a process that was killed before its next checkpoint
+    best.save(1200, {"score": {"total_reward": 2.0}})
+    assert best.load()[0] == 1200
+
+
+def test_a_second_process_is_refused(tmp_path, monkeypatch):
+    spec = make_spec()
+    paths = begin(tmp_path, spec)
+    # it would wait for ten seconds
+    monkeypatch.setattr(
+        "slm_lab.experiment.session.only_one", lambda file, paths, timeout: only_one(file, paths, timeout / 100)
+    )
+    with (
+        only_one(paths.log_dir / ".tiny_t0_s0.lock", paths),
+        pytest.raises(SpecError, match="another process is at work on this run"),
+    ):
+        run_session(spec, paths)
+    assert run_session(spec, paths).finished
+
+
+def test_dev_mode_shows_gradients_and_tensorboard(tmp_path, log_messages):
+    spec = make_spec(max_frame=400)
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths, mode="dev")
+    assert all(math.isfinite(float(row["grad_norm"])) for row in rows(paths))
+    assert list(paths.log_dir.glob("events.out.tfevents.*"))
+    assert not any("no parameter of" in line for line in log_messages)
+
+
+def test_dev_mode_warns_of_nets_that_do_not_learn(tmp_path, log_messages):
+    spec = make_spec(max_frame=400, net={"optim_spec": {"name": "Adam", "lr": 1e-30}})
+    run_session(spec, begin(tmp_path, spec), mode="dev")
+    assert any("no parameter of net has changed" in line for line in log_messages)
+
+
+def test_a_profile_is_written(tmp_path):
+    spec = make_spec("DoubleDQN", max_frame=400)
+    paths = begin(tmp_path, spec)
+    run_session(spec, paths, options=RunOptions(profile="cpu"))
+    assert (paths.log_dir / "profiler" / "tiny_t0_s0_trace.json").stat().st_size > 1000

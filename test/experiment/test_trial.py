@@ -1,0 +1,131 @@
+"""The sessions of a trial, in processes."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from lab_runs import CONV, begin, make_spec, newest, only_run, rows, run_session, same
+
+from slm_lab.experiment import trial as module
+from slm_lab.experiment.baseline import baseline_key
+from slm_lab.experiment.lock import only_one
+from slm_lab.experiment.trial import Trial, TrialError
+from slm_lab.lib.files import read_json, write_json
+from slm_lab.spec import SpecError, load_spec
+
+
+def know_baseline(data_dir, spec):
+    """Spare a trial the games of a random policy."""
+    write_json(data_dir / "random_baseline.json", {baseline_key(spec.env.name, spec.env.kwargs): -1.0})
+
+
+def test_no_more_sessions_at_once_than_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    (tmp_path / "notes").mkdir()
+    keys = {"num_envs": 2, "max_frame": 100, "folder": str(tmp_path / "notes")}
+    spec = make_spec(env="odd_envs:Timed", meta={"max_session": 3}, **keys)
+    know_baseline(tmp_path, spec)
+    trial = Trial(spec, data_dir=tmp_path)
+    metrics = trial.run()
+    assert len(list((tmp_path / "notes").iterdir())) == 3
+    spans = [tuple(map(float, note.read_text().split())) for note in (tmp_path / "notes").iterdir()]
+    assert max(sum(made <= at < closed for made, closed in spans) for at, _ in spans) <= 2
+    assert metrics["frame"] == 100
+    derived = read_json(trial.paths.info_dir / "tiny_t0_derived.json")
+    assert (derived["sessions_at_once"], derived["threads"]) == (2, 1)
+
+    # in a process of its own, a session does what it does here
+    here = begin(tmp_path / "here", spec)
+    run_session(spec, here, 1)
+    assert rows(trial.paths, 1) == rows(here, 1)
+    assert same(newest(trial.paths, 1)[1]["net"], newest(here, 1)[1]["net"])
+
+
+@pytest.mark.parametrize(
+    ("cores", "sessions", "net", "threads"),
+    [(8, 2, "ConvNet", 4), (8, 1, "ConvNet", 8), (2, 4, "ConvNet", 1), (8, 3, "ConvNet", 2), (8, 2, "MLPNet", 1)],
+)
+def test_threads_are_shared_out(monkeypatch, cores, sessions, net, threads):
+    monkeypatch.setattr(module, "available_cores", lambda: cores)
+    spec = make_spec(meta={"max_session": sessions}, net=CONV if net == "ConvNet" else None)
+    assert Trial(spec)._threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("raise", "ZeroDivisionError: the world is flat"), ("kill", "its process ended with signal 9")],
+)
+def test_a_session_that_dies_fails_the_trial_and_the_others_save(tmp_path, kind, message):
+    (tmp_path / "notes").mkdir()
+    keys = {"folder": str(tmp_path / "notes"), "kind": kind, "at": 60, "seconds": 1e-3}
+    spec = make_spec("DoubleDQN", "odd_envs:Trouble", num_envs=1, max_frame=100_000, meta={"max_session": 2}, **keys)
+    with pytest.raises(TrialError) as caught:
+        Trial(spec, data_dir=tmp_path / "data").run()
+    assert message in str(caught.value)
+    dead = int(str(caught.value).removeprefix("session ")[0])
+    assert kind == "kill" or 'odd_envs.py", line' in str(caught.value)  # its traceback
+    frame, _ = newest(only_run(tmp_path / "data", "tiny"), 1 - dead)
+    assert 0 <= frame < 100_000
+
+
+def test_a_session_that_raises_here_fails_the_trial_too(tmp_path):
+    keys = {"folder": str(tmp_path), "kind": "raise", "at": 5}
+    with pytest.raises(TrialError, match=r"session 0 failed:(.|\n)*ZeroDivisionError: the world is flat"):
+        Trial(make_spec(env="odd_envs:Trouble", **keys), data_dir=tmp_path / "data").run()
+
+
+def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path):
+    with pytest.raises(SpecError, match="CartPoel"):
+        Trial(make_spec(env="CartPoel-v1"), data_dir=tmp_path).run()
+    assert not list(tmp_path.glob("tiny_*"))
+
+
+def test_one_row_and_no_finished_episode_are_a_valid_run(tmp_path):
+    spec = make_spec(env="odd_envs:Walk", ends=False, max_frame=100, meta={"log_frequency": 10_000})
+    know_baseline(tmp_path, spec)
+    trial = Trial(spec, data_dir=tmp_path)
+    metrics = trial.run()
+    assert len(rows(trial.paths)) == 1
+    assert metrics["frame"] == 100
+    assert math.isnan(metrics["strength"])
+    assert trial.paths.trial_metrics_scalar_top.exists()
+
+
+def test_a_seed_is_drawn_once_and_written_down(tmp_path):
+    spec = make_spec(max_frame=100, meta={"seed": None})
+    trial = Trial(spec, data_dir=tmp_path)
+    trial.run()
+    saved = load_spec(trial.paths.spec)
+    assert saved.meta.seed == trial.spec.meta.seed is not None
+    again = begin(tmp_path / "again", saved)
+    run_session(saved, again)
+    assert same(newest(again)[1]["net"], newest(trial.paths)[1]["net"])
+
+
+def test_a_run_at_work_is_not_touched_by_a_second_process(tmp_path):
+    spec = make_spec()
+    paths = begin(tmp_path, spec)
+    before = paths.spec.read_bytes()
+    with only_one(paths.log_dir / ".tiny_t0.lock", paths), pytest.raises(SpecError, match="another process is at work"):
+        Trial(make_spec(max_frame=5000), data_dir=tmp_path, resume=paths.folder).run()
+    assert paths.spec.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    spec = make_spec(max_frame=100, meta={"max_session": 2})
+    write_json(tmp_path / "spec.json", {spec.name: spec.to_dict()})
+    script = 'from slm_lab import Trial, load_spec\n{}Trial(load_spec("spec.json")).run()\n'
+    (tmp_path / "bare.py").write_text(script.format(""))
+    (tmp_path / "guarded.py").write_text(script.format('if __name__ == "__main__":\n    '))
+    bare, guarded = (
+        subprocess.run([sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        for name in ("bare.py", "guarded.py")
+    )
+    assert bare.returncode == 1
+    assert 'put it under `if __name__ == "__main__":`' in bare.stderr.splitlines()[-1]
+    assert guarded.returncode == 0, guarded.stderr
+    assert len(list((tmp_path / "data").glob("tiny_*"))) == 1
+    assert os.path.islink(tmp_path / "data" / "@latest")  # noqa: PTH114
