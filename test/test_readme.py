@@ -34,7 +34,7 @@ def desk(tmp_path, monkeypatch):
     for name in ("RENDER", "RECORD", "LOG_LEVEL", "DATA_DIR", "JOB", "SET"):
         monkeypatch.delenv(name, raising=False)
     for language, text in blocks():
-        named = re.match(r"(?://|#) (\S+\.(?:json|py))\n", text)
+        named = re.match(r"(?://|#) ([^\s/]+\.(?:json|py))\n", text)  # not those that belong into the lab itself
         if named and language in ("json", "python"):
             (tmp_path / named[1]).write_text(text, encoding="utf-8")
     return tmp_path

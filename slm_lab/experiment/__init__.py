@@ -1,0 +1,1 @@
+"""Sessions, trials, and what is made of the files that they leave."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Okabe & Ito's palette, told apart by readers with any colour vision
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 GREY, INK, GRID = "#7A7A7A", "#2B2B2B", "#E6E6E6"
 
 PNG_SIZE = {"width": 960, "height": 540, "scale": 1.5}

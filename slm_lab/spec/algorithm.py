@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 Distribution = Literal[
     "default",
     "Categorical",
-    "Argmax",
     "MultiCategorical",
     "Bernoulli",
     "Normal",
@@ -73,10 +72,6 @@ class Random(Algorithm):
 
     name: Literal["Random"] = "Random"
     """The algorithm."""
-    action_pdtype: Distribution = "default"
-    """Not read: the action space says how to draw."""
-    action_policy: Literal["default", "random"] = "default"
-    """Not read: it is random."""
 
 
 class PolicyGradient(Algorithm):
@@ -200,8 +195,6 @@ class QLearning(Algorithm):
 
     memories: ClassVar[tuple[str, ...]] = ("Replay",)
 
-    action_pdtype: Literal["default", "Argmax", "Categorical"] = "default"
-    """Not read: action_policy says how actions are chosen."""
     action_policy: Literal["epsilon_greedy", "boltzmann"]
     """How actions are chosen: the best one but for a share ε, or in proportion to exp(Q / τ)."""
     explore_var_spec: VarSpec

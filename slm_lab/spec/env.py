@@ -49,8 +49,6 @@ class EnvSpec(Section):
     """What steps the environments; auto: ale for Atari, gymnasium for the rest."""
     wrappers: list[dict[str, Any]] = Field(default_factory=list)
     """Wrappers of each environment, innermost first: {"id": name or "my_package:MyWrapper", argument: value}."""
-    device: str | None = None
-    """Where environments that run on a GPU do so; null: where they like."""
 
     @property
     def kwargs(self) -> dict[str, Any]:

@@ -27,12 +27,15 @@ ENV_NAMES: dict[str, str] = {
 UNREAD: dict[str, tuple[str, ...]] = {
     "": ("body",),
     "agent.algorithm": ("clip_val_loss", "symlog_transform"),
-    "env": ("vectorization_mode",),
+    "env": ("vectorization_mode", "device"),
     "meta": ("train_mode", "search", "num_cpus", "num_gpus"),
 }
 """Keys of older files that nothing ever read, or nothing can be done with here: section -> keys."""
 UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "PPO": ("training_frequency",),  # it is the time_horizon
+    "DQN": ("action_pdtype",),
+    "DoubleDQN": ("action_pdtype",),
+    "Random": ("action_pdtype", "action_policy"),
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
     "OnPolicyReplay": ("batch_size", "max_size", "use_cer"),

@@ -10,7 +10,7 @@ from slm_lab.agent.algorithm.base import (
     flatten,
     mean_metrics,
     scheduled,
-    values_and_log_probs,
+    values,
 )
 from slm_lab.agent.algorithm.estimator import gae, monte_carlo_return, nstep_return, standardize
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, policy_gradient, value_loss
@@ -79,7 +79,7 @@ class ActorCritic:
     def advantage_and_target(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
         """Return advantage and value target, each [T, N]."""
         spec = self.spec
-        value, next_value, _ = values_and_log_probs(self.net, batch)
+        value, next_value = values(self.net, batch)
         if spec.lam is not None:
             advantage = gae(batch.reward, value, next_value, batch.terminated, batch.done, spec.gamma, spec.lam)
             return advantage, advantage + value

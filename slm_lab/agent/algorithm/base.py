@@ -148,15 +148,25 @@ def values_and_log_probs(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor,
     Returns:
         value V(s_t), next value V(s_{t+1}) of the true successors, and log-probability of the actions, each [T, N].
     """
-    shape = batch.reward.shape
     obs, action = flatten(batch.obs, batch.action)
-    values, log_probs = [], []
+    parts, log_probs = [], []
     for obs_part, action_part in zip(obs.split(CHUNK), action.split(CHUNK), strict=True):
         policy, value = net.policy_value(obs_part)
-        values.append(value)
+        parts.append(value)
         log_probs.append(policy.log_prob(action_part))
-    value = torch.cat(values).view(shape)
+    value = torch.cat(parts).view_as(batch.reward)
+    return value, _next_value(net, batch, value), torch.cat(log_probs).view_as(batch.reward)
+
+
+@torch.no_grad()
+def values(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+    """Return the value V(s_t) and the next value V(s_{t+1}) of the true successors of a rollout, each [T, N]."""
+    parts = [net.value(part) for part in batch.obs.flatten(0, 1).split(CHUNK)]
+    value = torch.cat(parts).view_as(batch.reward)
+    return value, _next_value(net, batch, value)
+
+
+def _next_value(net: ActorCritic, batch: RolloutBatch, value: Tensor) -> Tensor:
     after = net.value(torch.cat([batch.last_obs, batch.final_obs]))
-    last_value, final_value = after[: shape[1]], after[shape[1] :]
-    next_value = successor_value(value, last_value, batch.ended, final_value)
-    return value, next_value, torch.cat(log_probs).view(shape)
+    num_envs = value.shape[1]
+    return successor_value(value, after[:num_envs], batch.ended, after[num_envs:])

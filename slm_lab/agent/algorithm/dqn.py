@@ -44,6 +44,7 @@ class DQN:
         self.net, self.target_net = build().to(setting.device), build().to(setting.device).requires_grad_(False)
         self.target_net.load_state_dict(self.net.state_dict())
         self.nets = nn.ModuleDict({"net": self.net, "target_net": self.target_net})
+        self.action_policy = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann}[algorithm.action_policy]
         self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(
             dqn_loss,
@@ -60,8 +61,7 @@ class DQN:
         (q,) = self.net(obs)
         if not explore:
             return greedy(q)
-        policy = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann}[self.spec.action_policy]
-        return policy(q, self.explore_var(frame), self.generators["action"])
+        return self.action_policy(q, self.explore_var(frame), self.generators["action"])
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""

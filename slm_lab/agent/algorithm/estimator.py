@@ -62,13 +62,6 @@ def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     return (x - x.mean()) / (x.std(correction=0) + eps)
 
 
-def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - Var(target - prediction) / Var(target): 1 is perfect, 0 as good as a constant; nan for constants."""
-    variance = target.var(correction=0)
-    share = 1 - (target - prediction).var(correction=0) / variance
-    return torch.where(variance > 0, share, torch.nan)
-
-
 def _accumulate(x: Tensor, done: Tensor, rate: float) -> Tensor:
     """Return y_t = x_t + rate (1 - done_t) y_{t+1} with y_T = 0, over the first dimension.
 

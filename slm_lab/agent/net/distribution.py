@@ -75,29 +75,6 @@ class Categorical(Distribution):
         return self.log_p.argmax(-1)
 
 
-class Argmax(Distribution):
-    """All mass on the best of n values `[..., n]`: a deterministic policy, without entropy."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-
-    def sample(self, generator: torch.Generator) -> Tensor:  # noqa: ARG002  nothing is random here
-        """Return the best action, `[...]`."""
-        return self.mode()
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Return 0 for the best action and -inf for the others, `[...]`."""
-        return (action == self.mode()).to(self.values.dtype).log()
-
-    def entropy(self) -> Tensor:
-        """Return zeros, `[...]`."""
-        return torch.zeros_like(self.values[..., 0])
-
-    def mode(self) -> Tensor:
-        """Return the best action, `[...]`."""
-        return self.values.argmax(-1)
-
-
 class MultiCategorical(Distribution):
     """Independent choices; actions are int64 `[..., len(nvec)]`."""
 
@@ -285,7 +262,7 @@ ACTION_PDS: dict[str, dict[str, type[Distribution]]] = {
         "Gumbel": Gumbel,
         "LogNormal": LogNormal,
     },
-    "discrete": {"Categorical": Categorical, "Argmax": Argmax},
+    "discrete": {"Categorical": Categorical},
     "multi_discrete": {"MultiCategorical": MultiCategorical},
     "multi_binary": {"Bernoulli": Bernoulli},
 }

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.estimator import (
-    explained_variance,
     gae,
     monte_carlo_return,
     nstep_return,
@@ -172,14 +171,3 @@ def test_standardize():
     assert_close(standardize(torch.tensor([[1.0, 3.0], [1.0, 3.0]])), torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]))
     assert standardize(torch.tensor([5.0])).tolist() == [0.0]
     assert standardize(torch.full((3,), 2.0)).tolist() == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("prediction", "expected"), [([1.0, 2.0, 3.0], 1.0), ([7.0, 7.0, 7.0], 0.0), ([3.0, 2.0, 1.0], -3.0)]
-)
-def test_explained_variance(prediction, expected):
-    assert_close(explained_variance(torch.tensor(prediction), torch.tensor([1.0, 2.0, 3.0])), torch.tensor(expected))
-
-
-def test_explained_variance_of_a_constant_is_not_a_number():
-    assert explained_variance(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])).isnan()

@@ -12,7 +12,6 @@ from slm_lab.agent.net.distribution import (
     ACTION_PDS,
     LOG_STD_MAX,
     LOG_STD_MIN,
-    Argmax,
     Bernoulli,
     Beta,
     Categorical,
@@ -136,14 +135,6 @@ def test_multi_categorical_is_independent_categoricals_side_by_side():
     assert torch.equal(ours.mode(), torch.stack([logits[:, :2].argmax(-1), logits[:, 2:].argmax(-1)], dim=-1))
 
 
-def test_argmax_is_certain():
-    policy = Argmax(torch.tensor([[1.0, 3.0, 2.0]]))
-    assert policy.sample(generator()).tolist() == policy.mode().tolist() == [1]
-    assert policy.log_prob(torch.tensor([1])).tolist() == [0.0]
-    assert policy.log_prob(torch.tensor([0])).tolist() == [-torch.inf]
-    assert policy.entropy().tolist() == [0.0]
-
-
 SAMPLED = {name: ours for name, (ours, _) in ALL.items()} | {"MultiCategorical": MultiCategorical(LOC, LOC)}
 
 
@@ -204,7 +195,6 @@ BOX = spaces.Box(-1.0, 1.0, (3,))
     ("space", "pdtype", "cls", "widths", "dtype"),
     [
         (spaces.Discrete(4), "default", Categorical, [4], torch.int64),
-        (spaces.Discrete(4), "Argmax", Argmax, [4], torch.int64),
         (spaces.MultiDiscrete([2, 5]), "default", MultiCategorical, [7], torch.int64),
         (spaces.MultiBinary(6), "default", Bernoulli, [6], torch.int8),
         (BOX, "default", Normal, [3, 3], torch.float32),
@@ -231,7 +221,7 @@ def test_policy_heads(space, pdtype, cls, widths, dtype):
     ("space", "pdtype", "message"),
     [
         (BOX, "Categorical", r"'Categorical' does not suit continuous actions .*use Normal, MultivariateNormal, Beta"),
-        (spaces.Discrete(2), "Normal", r"'Normal' does not suit discrete actions .*use Categorical, Argmax"),
+        (spaces.Discrete(2), "Normal", r"'Normal' does not suit discrete actions .*use Categorical"),
         (spaces.Box(-1.0, 1.0, (2, 2)), "default", r"action space Box\(.*\) is not supported"),
         (spaces.Text(3), "default", r"action space Text\(.*\) is not supported"),
     ],
