@@ -18,7 +18,7 @@ from loguru import logger
 
 from slm_lab.experiment import graph
 from slm_lab.experiment.baseline import random_baseline
-from slm_lab.experiment.paths import RunPaths, read_spec
+from slm_lab.experiment.paths import RunPaths
 from slm_lab.lib.files import read_rows, write_json, write_rows
 from slm_lab.lib.stats import bootstrap_ci, iqm
 
@@ -220,14 +220,14 @@ def analyze_trial_sessions(paths: RunPaths, spec: "Spec", data_dir: str | Path) 
     """
     baseline = random_baseline(spec.env, data_dir)
     for index in range(spec.meta.max_session):
-        analyze_session(paths.for_session(index), baseline)
+        analyze_session(paths.for_session(index), baseline, rigorous=spec.meta.rigorous_eval > 0)
     metrics = analyze_trial(paths, spec.to_dict(), baseline)
     logger.info("{}", metrics_line(metrics["scalar"]))
     graph.draw_run_pngs(paths)
     return metrics["scalar"]
 
 
-def analyze_session(paths: RunPaths, baseline: float) -> dict[str, Scalars]:
+def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False) -> dict[str, Scalars]:
     """Turn the rows of a session into its metrics files and graphs.
 
     Without a rigorous evaluation the training rows are the evaluation rows as well, so that the layout is complete;
@@ -236,6 +236,7 @@ def analyze_session(paths: RunPaths, baseline: float) -> dict[str, Scalars]:
     Args:
         paths: names a session.
         baseline: b, mean return of a random policy.
+        rigorous: whether the spec asks for a rigorous evaluation.
 
     Returns:
         "train" and "eval" → scalar metrics.
@@ -243,7 +244,6 @@ def analyze_session(paths: RunPaths, baseline: float) -> dict[str, Scalars]:
     Raises:
         OSError: the session has no rows file.
     """
-    rigorous = _is_rigorous(paths)
     tables = {"train": read_rows(paths.session_df("train"))}
     if rigorous:
         tables["eval"] = _rows_or_none(paths.session_df("eval"))
@@ -298,15 +298,6 @@ def _draw(draw: Callable[..., None], *args: Any) -> None:
         draw(*args)
     except Exception as error:  # the numbers are safe, and no picture is worth a run
         logger.opt(exception=error).warning("a graph could not be drawn")
-
-
-def _is_rigorous(paths: RunPaths) -> bool:
-    for file in (paths.session_spec, paths.trial_spec, paths.spec):
-        try:
-            return bool(read_spec(file)["meta"].get("rigorous_eval"))
-        except (OSError, ValueError):
-            continue  # not written yet, or spoilt: the next one says the same
-    return paths.session_df("eval").exists()
 
 
 def _rows_or_none(file: Path) -> Rows:

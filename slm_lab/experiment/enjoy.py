@@ -61,8 +61,7 @@ def enjoy(
 
 
 def _load(spec: Spec, paths: RunPaths, render_mode: str | None) -> tuple[Agent, VecEnv]:
-    checkpoints = _best_checkpoints(paths)
-    nets = None if spec.agent.net is None else checkpoints.load()
+    nets = None if spec.agent.net is None else _best_checkpoints(paths).load()
     if nets is None and spec.agent.net is not None:
         raise SpecError(f"{paths.model_dir}: no checkpoint of session {paths.session} to play; train it first")
     seed = derive_seed(spec.meta.seed or 0, "enjoy", paths.session or 0)
@@ -72,15 +71,13 @@ def _load(spec: Spec, paths: RunPaths, render_mode: str | None) -> tuple[Agent, 
     if nets is not None:
         frame, state = nets
         agent.load_nets(state)
-        for net in agent.algorithm.modules.values():
-            net.eval()
         env.load_normalizers(state["normalizers"])
         logger.info("playing session {} as it was at frame {}", paths.session, frame)
     return agent, env
 
 
 def _best_checkpoints(paths: RunPaths) -> Checkpoints:
-    return Checkpoints(paths.model_dir, f"{paths.session_prefix}_ckpt-best", keep=1)
+    return Checkpoints(paths.model_dir, paths.checkpoint_stem(best=True), keep=1)
 
 
 def _best_session(paths: RunPaths) -> int:

@@ -5,7 +5,9 @@ from slm_lab.env import VecEnv, make_env
 from slm_lab.spec import EnvSpec
 
 
-def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env: VecEnv) -> list[float]:
+def evaluate(
+    agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env: VecEnv, num_threads: int = 1
+) -> list[float]:
     """Play whole episodes in environments of their own; return their raw returns.
 
     Each environment plays one episode, so that short ones count no more than long ones. The normalisers are those of
@@ -17,12 +19,11 @@ def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env
         seed: seed of the environments.
         episodes: how many.
         train_env: gives the normalisers.
+        num_threads: of emulators that have threads.
     """
-    streams, nets = agent.algorithm.generators, agent.algorithm.modules.values()
+    streams = agent.algorithm.generators
     before = {name: generator.get_state() for name, generator in streams.items()}
-    env = make_env(spec, seed, num_envs=episodes, training=False)
-    for net in nets:
-        net.eval()  # batch normalisation must not learn from it
+    env = make_env(spec, seed, num_envs=episodes, training=False, num_threads=num_threads)
     try:
         env.load_normalizers(train_env.normalizer_state())
         returns: dict[int, float] = {}
@@ -33,8 +34,6 @@ def evaluate(agent: Agent, spec: EnvSpec, seed: int, *, episodes: int, train_env
                 returns.setdefault(index, episode_return)
     finally:
         env.close()
-        for net in nets:
-            net.train()
         for name, generator in streams.items():
             generator.set_state(before[name])
     return [returns[index] for index in range(episodes)]

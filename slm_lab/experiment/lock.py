@@ -22,13 +22,12 @@ def only_one(file: Path, paths: RunPaths, timeout: float = 0.0) -> Generator[Non
     Raises:
         SpecError: another process holds it.
     """
-    lock = FileLock(file)
+    lock = FileLock(file, timeout=timeout)
     try:
-        lock.acquire(timeout=timeout)
+        lock.acquire()
     except Timeout:
         raise SpecError(f"{paths.folder}: another process is at work on this run; wait for it, or stop it") from None
-    with lock:
-        try:
-            yield
-        finally:
-            lock.release()
+    try:
+        yield
+    finally:
+        lock.release()

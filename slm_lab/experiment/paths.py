@@ -10,6 +10,7 @@ data/@latest → the newest of them
 import glob
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -96,6 +97,12 @@ class RunPaths:
     def session_spec(self) -> Path:
         """The spec of the session."""
         return self.folder / f"{self.session_prefix}_spec.json"
+
+    # --- checkpoints
+
+    def checkpoint_stem(self, best: bool = False) -> str:
+        """What the names of the session's checkpoints begin with; `-{frame}` follows."""
+        return f"{self.session_prefix}_ckpt" + "-best" * best
 
     # --- rows and metrics; mode is "train" or "eval"
 
@@ -282,6 +289,17 @@ def _name_in(file: Path) -> str:
     except (OSError, ValueError, TypeError):
         return stem
     return names[0] if len(names) == 1 and stem.startswith(names[0]) else stem
+
+
+def discard_run(paths: RunPaths) -> None:
+    """Delete the folder of a run in which nothing has run; `@latest` is the run before again."""
+    shutil.rmtree(paths.folder)
+    data_dir = paths.folder.parent
+    before = latest_run(data_dir)
+    if before is not None:
+        _point_latest(data_dir, before.folder.name)
+    else:
+        (data_dir / LATEST).unlink(missing_ok=True)
 
 
 def _point_latest(data_dir: Path, name: str) -> None:

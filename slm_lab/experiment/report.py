@@ -1,13 +1,13 @@
 """What is printed at the end of a trial: what it came to, where it lies, and what to type next."""
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.lib.files import read_json
+from slm_lab.lib.shell import command_line
 
 
 def print_report(paths: RunPaths) -> None:
@@ -56,12 +56,12 @@ def _graphs(paths: RunPaths) -> list[Path]:
 
 
 def _next(paths: RunPaths, frame: float) -> list[tuple[str, str]]:
-    spec, folder = shlex.quote(str(paths.spec)), shlex.quote(str(paths.folder))
-    start = f"slm-lab {spec} {paths.spec_name}"
+    folder = paths.folder
+    start, longer = ("slm-lab", paths.spec, paths.spec_name), f"env.max_frame={2 * frame:.0f}"
     return [
-        ("watch the best checkpoint play", f"{start} enjoy@{folder} --render"),
-        ("train on, to twice the frames", f"{start} train@{folder} -s env.max_frame={2 * frame:.0f}"),
-        ("every metric and graph again", f"slm-retro {folder}"),
+        ("watch the best checkpoint play", command_line(*start, f"enjoy@{folder}", "--render")),
+        ("train on, to twice the frames", command_line(*start, f"train@{folder}", "-s", longer)),
+        ("every metric and graph again", command_line("slm-retro", folder)),
     ]
 
 

@@ -78,7 +78,7 @@ def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -
         summary.problems.append(f"{paths.for_session(index).session_df('train')}: missing")  # analyze_trial warns
     for index in sorted(sessions):
         try:
-            analyze_session(paths.for_session(index), baseline)
+            analyze_session(paths.for_session(index), baseline, rigorous=bool(spec["meta"].get("rigorous_eval")))
         except (OSError, ValueError) as error:
             _report(summary, f"session {index} of trial {paths.trial}: {error}")
         else:

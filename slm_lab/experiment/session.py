@@ -79,14 +79,17 @@ class Session:
             DivergenceError: a loss is not finite.
         """
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.deterministic = True  # same seed, same bits, on a GPU too
         # a session whose parent was killed takes a moment to notice it and to save
-        with only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=10):
+        with only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=60):
             self._build()
             try:
                 self._restore()
                 with self._profiler() as profiler:
                     self._loop(profiler)
                 if self.clock.frame != self._saved_frame:
+                    if self.stop.requested:
+                        logger.info("session {}: stopping; saving at frame {}", self.index, self.clock.frame)
                     self._save()
             finally:
                 self._close()
@@ -113,8 +116,8 @@ class Session:
         self.history: deque[float] = deque(maxlen=MA_ROWS)
         self.eval_history: deque[float] = deque(maxlen=MA_ROWS)
         self.best, self.best_state = -math.inf, None
-        self.checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt", keep=2)
-        self.best_checkpoints = Checkpoints(self.paths.model_dir, f"{self.paths.session_prefix}_ckpt-best", keep=1)
+        self.checkpoints = Checkpoints(self.paths.model_dir, self.paths.checkpoint_stem(), keep=2)
+        self.best_checkpoints = Checkpoints(self.paths.model_dir, self.paths.checkpoint_stem(best=True), keep=1)
         self.writers: dict[str, RowWriter] = {}
         self.tensorboard: Any = self._tensorboard() if self.mode == "dev" else None
         self._weights_at_start = self._weights() if self.mode == "dev" else None
@@ -128,6 +131,7 @@ class Session:
         env, agent, clock, spent = self.env, self.agent, self.clock, self._spent
         num_envs, max_frame = env.num_envs, self.spec.env.max_frame
         log_every, eval_every = self.spec.meta.log_frequency, self.spec.meta.eval_frequency
+        rigorous = self.spec.meta.rigorous_eval > 0
         obs = env.reset() if self._saved_frame < 0 else env.obs
         now = time.perf_counter
         next_report = now()
@@ -154,9 +158,7 @@ class Session:
             if learned > next_report and self.report is not None:
                 next_report = learned + REPORT_SECONDS
                 self.report(clock.frame, self._fps(), env.stats.total_reward)
-            if self.spec.meta.rigorous_eval and (
-                crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame
-            ):
+            if rigorous and (crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame):
                 self._evaluate()
             if crossed(clock.frame, num_envs, log_every) or clock.frame >= max_frame:
                 self._log()
@@ -228,7 +230,14 @@ class Session:
 
     def _evaluate(self) -> None:
         seed = derive_seed(self.seed, "eval", self.clock.frame)
-        returns = evaluate(self.agent, self.spec.env, seed, episodes=self.spec.meta.rigorous_eval, train_env=self.env)
+        returns = evaluate(
+            self.agent,
+            self.spec.env,
+            seed,
+            episodes=self.spec.meta.rigorous_eval,
+            train_env=self.env,
+            num_threads=self.threads,
+        )
         total_reward = float(np.mean(returns))
         self.eval_history.append(total_reward)
         self._remember_best(total_reward)
@@ -264,11 +273,7 @@ class Session:
         if self.best_state is not None:
             self.best_checkpoints.save(*self.best_state)
             self.best_state = None
-        session = {
-            "totals": self.totals,
-            "history": list(self.history),
-            "eval_history": list(self.eval_history),
-        }
+        session = {"totals": self.totals, "history": list(self.history), "eval_history": list(self.eval_history)}
         self.checkpoints.save(
             self.clock.frame,
             {
@@ -280,10 +285,8 @@ class Session:
             },
         )
         took = time.perf_counter() - start
-        self._next_save, self._saved_frame = (
-            time.perf_counter() + max(SAVE_SECONDS, took / SAVE_SHARE),
-            self.clock.frame,
-        )
+        self._next_save = time.perf_counter() + max(SAVE_SECONDS, took / SAVE_SHARE)
+        self._saved_frame = self.clock.frame
         logger.debug("saved at frame {} in {:.2f} s", self.clock.frame, took)
 
     def _restore(self) -> None:
@@ -298,22 +301,22 @@ class Session:
             return
         frame, state = loaded
         try:
-            exact = self._load(state)
+            self._load(state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "
                 f"({' '.join(str(error).split())}); undo what was changed in the spec, or begin a new run"
             ) from error
         self._saved_frame = self._row_frame = frame
-        if not exact:
+        if not self.env.load_state_dict(state["env"]):
             self.agent.interrupt()
             logger.info(
                 "session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name
             )
         logger.info("session {}: resumed at frame {}", self.index, frame)
 
-    def _load(self, state: dict[str, Any]) -> bool:
-        """Take over a checkpoint; tell whether the environments are where they were."""
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint, but for the environments."""
         self.agent.load_nets(state)
         self.agent.load_state_dict(state["agent"])
         self.clock.load_state_dict(state["clock"])
@@ -321,7 +324,6 @@ class Session:
         self.totals = session["totals"]
         self.history.extend(session["history"])
         self.eval_history.extend(session["eval_history"])
-        return self.env.load_state_dict(state["env"])
 
     def _close(self) -> None:
         self.env.close()

@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import platform
 import secrets
-import shutil
+import signal
 import subprocess
+import threading
 import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -19,17 +21,18 @@ from loguru import logger
 
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
-from slm_lab.experiment.paths import RunPaths, find_run, new_run
+from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run
 from slm_lab.experiment.progress import Progress
 from slm_lab.experiment.signals import StopRequest, stop_on_signals
 from slm_lab.lib.device import available_cores
-from slm_lab.lib.files import write_json
+from slm_lab.lib.files import atomic_write, write_json
 from slm_lab.lib.logger import setup_logger
+from slm_lab.lib.shell import command_line
 from slm_lab.spec import Spec, SpecError
 
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
 PRELOADED = ["slm_lab.experiment.session", "torch._dynamo", "gymnasium.wrappers"]
-"""What every session needs, imported once. torch's optimisers load torch._dynamo, which takes as long as torch itself."""
+"""What every session needs, imported once. torch's optimisers load torch._dynamo, which takes as long as torch."""
 FINISHED = ("finished", "")
 UNGUARDED = 78
 """Exit code of a child in which the main program began a trial on being imported (EX_CONFIG of sysexits.h)."""
@@ -100,29 +103,43 @@ class Trial:
                 return self._run()
         except SpecError:
             if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
-                shutil.rmtree(self.paths.folder)  # nothing has run
+                discard_run(self.paths)
             raise
 
     def _run(self) -> dict[str, float]:
         from slm_lab.experiment.analysis import analyze_trial_sessions
 
+        before = {file: file.read_text() for file in self._spec_files() if file.exists()}
         self._write_specs()
         count = self.spec.meta.max_session
-        with stop_on_signals() as stop, Progress(self.spec.env.max_frame, count) as progress:
-            finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
-        if not finished:
-            raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
-        return analyze_trial_sessions(self.paths, self.spec, self.data_dir)
+        setup_logger(self.options.log_level, *self._logs())
+        try:
+            with stop_on_signals() as stop, Progress(self.spec.env.max_frame, count) as progress:
+                finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
+            if not finished:
+                raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
+            return analyze_trial_sessions(self.paths, self.spec, self.data_dir)
+        except SpecError:
+            for file, text in before.items():  # a change that does not fit must not stay with the run
+                atomic_write(file, text)
+            raise
+        finally:
+            setup_logger(self.options.log_level)
 
     def resume_command(self) -> str:
         """Return the command that goes on with this run."""
-        return f"slm-lab {self.paths.spec} {self.spec.name} train@{self.paths.folder}"
+        return command_line("slm-lab", self.paths.spec, self.spec.name, f"train@{self.paths.folder}")
+
+    def _logs(self) -> list[Path]:
+        return [self.paths.run_log, self.paths.trial_log]
+
+    def _spec_files(self) -> list[Path]:
+        sessions = [self.paths.for_session(index) for index in range(self.spec.meta.max_session)]
+        return [self.paths.spec, self.paths.trial_spec, *(session.session_spec for session in sessions)]
 
     def _write_specs(self) -> None:
-        spec = {self.spec.name: self.spec.to_dict()}
-        sessions = [self.paths.for_session(index) for index in range(self.spec.meta.max_session)]
-        for path in (self.paths.spec, self.paths.trial_spec, *(session.session_spec for session in sessions)):
-            write_json(path, spec)
+        for file in self._spec_files():
+            write_json(file, {self.spec.name: self.spec.to_dict()})
         derived = {
             "spec_hash": self.spec.hash,
             "mode": self.mode,
@@ -148,7 +165,7 @@ class Trial:
         from slm_lab.experiment.session import Session
 
         paths = self.paths.for_session(0)
-        setup_logger(self.options.log_level, paths.session_log, progress.message)
+        setup_logger(self.options.log_level, *self._logs(), paths.session_log, console=progress.message)
         session = Session(
             self.spec,
             paths,
@@ -166,7 +183,7 @@ class Trial:
             logger.debug("session 0 failed", exc_info=True)
             raise TrialError(f"session 0 failed:\n{traceback.format_exc()}") from error
         finally:
-            setup_logger(self.options.log_level)
+            setup_logger(self.options.log_level, *self._logs())
 
     def _run_processes(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the sessions in processes, no more at once than there are cores."""
@@ -220,7 +237,7 @@ class Trial:
                     session.begun = True
                 else:
                     session.outcome = (kind, content[0])
-        except EOFError:
+        except (EOFError, OSError):  # it died, perhaps in the middle of a message
             session.process.join()
             if session.outcome is None:
                 session.outcome = _outcome_of_death(session, stop)
@@ -264,7 +281,7 @@ def _session_process(
                 stop.request()
 
         tell("begun")
-        setup_logger(options.log_level, paths.session_log, lambda line: tell("log", line))
+        setup_logger(options.log_level, paths.session_log, console=lambda line: tell("log", line))
         session = Session(
             spec,
             paths,
@@ -289,6 +306,13 @@ def _process_context() -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    if threading.current_thread() is threading.main_thread():
+        # the server would die of a Ctrl-C that meets it while it is still importing
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
     return context
 
 
@@ -296,6 +320,10 @@ def _git_commit() -> str | None:
     """Return the commit of the lab's checkout, with "+" if it has changes; None outside of one."""
     here = Path(__file__).parent
     try:
+        # an installed lab may lie inside somebody else's checkout, whose commit says nothing
+        mine = ["git", "ls-files", "--error-unmatch", __file__]
+        if subprocess.run(mine, cwd=here, capture_output=True, timeout=5).returncode != 0:  # noqa: S603
+            return None
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)  # noqa: S607
         status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=5)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):

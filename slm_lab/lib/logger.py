@@ -11,14 +11,14 @@ CONSOLE_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {name}:{line} {message}"
 
 
-def setup_logger(level: str = "INFO", file: Path | None = None, console: Callable[[str], None] | None = None) -> None:
-    """Send log messages to the console and, if `file` is given, append them to it.
+def setup_logger(level: str = "INFO", *files: Path, console: Callable[[str], None] | None = None) -> None:
+    """Send log messages to the console, and append them to `files`.
 
     A call replaces what earlier calls of this process set up.
 
     Args:
         level: the least important level to show, in both places: DEBUG, INFO, WARNING or ERROR.
-        file: log file; its folder is made if it is not there.
+        files: log files; their folders are made if they are not there.
         console: receives every formatted message, line end included; stderr if None. A session in a process of its
             own passes its messages on to the parent, whose progress bars know where on the screen a line may stand.
     """
@@ -34,7 +34,7 @@ def setup_logger(level: str = "INFO", file: Path | None = None, console: Callabl
         backtrace=False,
         diagnose=False,
     )
-    if file is not None:
+    for file in files:
         logger.add(file, level=level, format=FILE_FORMAT, backtrace=False, diagnose=False)
 
 

@@ -232,7 +232,7 @@ def test_analyze_session_and_trial_with_rigorous_evaluation_score_the_evaluation
     write_spec(paths.session_spec, spec_of(1, rigorous_eval=8))
     write_session(paths, rows_of([20.0, 30.0]))
     write_session(paths, [{"total_reward": 110.0, "frame": 200}], mode="eval")
-    scalars = analyze_session(paths, 10.0)
+    scalars = analyze_session(paths, 10.0, rigorous=True)
     assert scalars["train"]["strength"] == 15.0
     assert scalars["eval"]["strength"] == 100.0
     assert math.isnan(scalars["eval"]["training_efficiency"])  # an evaluation takes no optimiser step

@@ -6,6 +6,8 @@ def test_a_stream_is_a_function_of_seed_and_name():
 
 
 def test_streams_differ_by_seed_name_and_index():
-    seeds = {derive_seed(seed, name, index) for seed in range(10) for name in ("env", "net", "action") for index in range(10)}
+    seeds = {
+        derive_seed(seed, name, index) for seed in range(10) for name in ("env", "net", "action") for index in range(10)
+    }
     assert len(seeds) == 300
     assert all(0 <= seed < 2**63 for seed in seeds)
