@@ -79,6 +79,7 @@ def test_a_video_may_go_elsewhere(run, tmp_path):
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a" / "b.mp4"))[0] > 0
 
 
+@pytest.mark.slow
 def test_retro_does_not_mind_videos(tmp_path):
     trial = Trial(make_spec(max_frame=400), data_dir=tmp_path)
     trial.run()

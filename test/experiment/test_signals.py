@@ -100,6 +100,7 @@ def test_it_saves_and_says_how_to_go_on(tmp_path, signum, sessions):
         assert_same_run(run, never)
 
 
+@pytest.mark.slow
 def test_sessions_whose_parent_is_killed_notice_it_and_save(tmp_path):
     _, process = begin_run(tmp_path, 2)
     children = [int(note.name.removeprefix("pid-")) for note in (tmp_path / "notes").glob("pid-*")]
