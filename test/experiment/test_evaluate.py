@@ -31,11 +31,12 @@ def test_batch_normalisation_learns_nothing_from_it(tmp_path):
     session = trained(tmp_path, make_spec("DoubleDQN", max_frame=400))
     net = session.agent.algorithm.modules["net"]
     modes = []
+    before = net.training
     net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     evaluate(session.agent, session.spec.env, 3, episodes=1, train_env=session.env)
     assert modes
     assert not any(modes)
-    assert net.training
+    assert net.training == before
 
 
 def test_the_same_seed_gives_the_same_returns_whatever_was_played_before(tmp_path):
