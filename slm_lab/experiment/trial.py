@@ -28,7 +28,7 @@ from slm_lab.lib.device import available_cores
 from slm_lab.lib.files import atomic_write, write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.shell import command_line
-from slm_lab.spec import Spec, SpecError
+from slm_lab.spec import Spec, SpecError, load_spec
 
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
 PRELOADED = ["slm_lab.experiment.session", "torch._dynamo", "gymnasium.wrappers"]
@@ -109,6 +109,8 @@ class Trial:
     def _run(self) -> dict[str, float]:
         from slm_lab.experiment.analysis import analyze_trial_sessions
 
+        if self.resume is not None:
+            self._refuse_another_env(load_spec(self.paths.spec, self.paths.spec_name).to_dict()["env"])
         before = {file: file.read_text() for file in self._spec_files() if file.exists()}
         self._write_specs()
         count = self.spec.meta.max_session
@@ -129,6 +131,13 @@ class Trial:
     def resume_command(self) -> str:
         """Return the command that goes on with this run."""
         return command_line("slm-lab", self.paths.spec, self.spec.name, f"train@{self.paths.folder}")
+
+    def _refuse_another_env(self, before: dict[str, Any]) -> None:
+        """Raise if the environment of a run that goes on is to be another one; only its end may move."""
+        now = self.spec.to_dict()["env"]
+        for key in sorted(before.keys() | now.keys()):
+            if key != "max_frame" and before.get(key) != now.get(key):
+                raise SpecError(f"env.{key}: a run that goes on keeps its environment; leave it, or begin a new run")
 
     def _logs(self) -> list[Path]:
         return [self.paths.run_log, self.paths.trial_log]

@@ -200,3 +200,20 @@ def test_a_whole_trial_is_killed_and_resumed_by_train_at_latest(tmp_path, monkey
         run_session(spec, never, index)
     assert_same_run(killed, never, sessions=2)
     assert rows(killed, 0) != rows(killed, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"normalize_obs": True}, "env.clip_obs: a run that goes on keeps its environment"),
+        ({"env": "Acrobot-v1"}, "env.name: a run that goes on keeps its environment"),
+        ({"net": {"hid_layers": [16]}}, "checkpoint of frame 400 does not fit the spec"),
+    ],
+)
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, changed, message):
+    paths = begin(tmp_path, make_spec())
+    run_and_stop(make_spec(), paths, 400)
+    before = {file: file.read_bytes() for file in paths.folder.glob("*_spec.json")}
+    with pytest.raises(SpecError, match=message):
+        Trial(make_spec(**changed), data_dir=tmp_path, resume=paths.folder).run()
+    assert {file: file.read_bytes() for file in paths.folder.glob("*_spec.json")} == before

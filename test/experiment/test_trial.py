@@ -11,6 +11,7 @@ from lab_runs import CONV, begin, make_spec, newest, only_run, rows, run_session
 from slm_lab.experiment import trial as module
 from slm_lab.experiment.baseline import baseline_key
 from slm_lab.experiment.lock import only_one
+from slm_lab.experiment.paths import find_run
 from slm_lab.experiment.trial import Trial, TrialError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.spec import SpecError, load_spec
@@ -129,3 +130,18 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert guarded.returncode == 0, guarded.stderr
     assert len(list((tmp_path / "data").glob("tiny_*"))) == 1
     assert os.path.islink(tmp_path / "data" / "@latest")  # noqa: PTH114
+
+
+def test_a_run_that_never_began_leaves_no_folder_and_latest_where_it_was(tmp_path):
+    good = begin(tmp_path, make_spec())
+    with pytest.raises(SpecError, match=r"env\.name"):
+        Trial(make_spec(env="CartPoel-v1", name="bad"), data_dir=tmp_path).run()
+    assert find_run(tmp_path / "@latest").folder.resolve() == good.folder.resolve()
+    assert not list(tmp_path.glob("bad_*"))
+
+
+def test_run_and_trial_have_logs_with_the_metrics(tmp_path):
+    trial = Trial(make_spec(max_frame=400), data_dir=tmp_path)
+    trial.run()
+    for log in (trial.paths.run_log, trial.paths.trial_log):
+        assert "trial_metrics: frame:4.00e+02" in log.read_text()
