@@ -37,7 +37,7 @@ PROMISED = {
 }
 """File -> specs that commands in the documentation name."""
 
-COMPARABLE = {"CartPole-v1": (200_000, 4, 500), "Pendulum-v1": (300_000, 4, 500), "LunarLander-v3": (300_000, 8, 1_000)}
+COMPARABLE = {"CartPole-v1": (200_000, 4, 500), "Pendulum-v1": (300_000, 8, 500), "LunarLander-v3": (300_000, 8, 1_000)}
 """Environment -> frames, environments and log frequency behind the published scores."""
 
 GENERIC = [
