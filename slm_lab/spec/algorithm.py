@@ -224,11 +224,13 @@ class QLearning(Algorithm):
         return self
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
-        """Raise if it would never learn, or never update its target net."""
+        """Raise if it would never update its target net; say so if it would never learn."""
         if self.training_start_step >= env.max_frame:
-            raise problem(
-                "agent.algorithm.training_start_step",
-                f"{self.training_start_step} is not before env.max_frame {env.max_frame}, so it would never learn",
+            from loguru import logger  # only where there is something to say: it takes a while to import
+
+            logger.warning(
+                f"agent.algorithm.training_start_step: {self.training_start_step} is not before "
+                f"env.max_frame {env.max_frame}, so it will not learn"
             )
         if agent.net.update_type == "polyak" and agent.net.polyak_coef == 0:
             raise problem("agent.net.polyak_coef", "missing; update_type polyak needs it, e.g. 0.005")

@@ -160,12 +160,6 @@ BROKEN = [
     ),
     (A2C, "agent.algorithm.training_frequency", MISSING, "agent.algorithm.training_frequency: missing"),
     (DQN, "agent.memory.max_size", 16, "agent.memory.max_size: 16 is less than a batch of 32; make it larger"),
-    (
-        DQN,
-        "env.max_frame",
-        100,
-        "agent.algorithm.training_start_step: 100 is not before env.max_frame 100, so it would",
-    ),
     (DQN, "agent.net.update_type", "polyak", "agent.net.polyak_coef: missing; update_type polyak needs it, e.g. 0.005"),
     (
         DQN,

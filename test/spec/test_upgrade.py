@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 from loguru import logger
 
-from slm_lab.spec import Spec, SpecError
+from slm_lab.spec import Spec, SpecError, load_spec
 from slm_lab.spec.upgrade import upgrade
 
 V4 = {
@@ -225,3 +225,10 @@ def test_a_search_by_old_paths():
 def test_a_spec_has_one_agent(count):
     with pytest.raises(SpecError, match=f"^agent: a list of {count}; a spec has one$"):
         upgrade({"agent": [{}] * count})
+
+
+def test_a_run_too_short_to_learn_anything_is_announced(lines):
+    load_spec("demo.json", "dqn_cartpole", ["env.max_frame=100", "agent.algorithm.training_start_step=100"])
+    assert lines == [
+        "WARNING: agent.algorithm.training_start_step: 100 is not before env.max_frame 100, so it will not learn"
+    ]
