@@ -57,6 +57,7 @@ class Setting:
             device=self.device,
             seed=derive_seed(self.seed, "memory"),
             horizon=horizon,
+            gamma=spec.algorithm.gamma,
         )
 
     def actor_critic(self, spec: AgentSpec, critic: bool = True) -> ActorCritic:

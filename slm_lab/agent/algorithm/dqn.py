@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled
-from slm_lab.agent.algorithm.estimator import td_target
 from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.net import make_net
@@ -49,7 +48,6 @@ class DQN:
         loss = partial(
             dqn_loss,
             loss_fn=make_loss(spec.net.loss_spec),
-            gamma=algorithm.gamma,
             double=algorithm.name == "DoubleDQN",
         )
         self.learner = setting.learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
@@ -94,11 +92,11 @@ def dqn_loss(
     obs: Tensor,
     action: Tensor,
     reward: Tensor,
-    terminated: Tensor,
+    discount: Tensor,
     next_obs: Tensor,
+    weight: Tensor,
     *,
     loss_fn: LossFn,
-    gamma: float,
     double: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the temporal-difference loss; every batch argument is [B, ...]."""
@@ -106,8 +104,8 @@ def dqn_loss(
     with torch.no_grad():
         (next_q,) = nets["target_net"](next_obs)
         best = nets["net"](next_obs)[0].argmax(-1) if double else next_q.argmax(-1)
-        target = td_target(reward, next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1), terminated, gamma)
-    return q_loss(q, action, target, loss_fn), {"q": q.mean()}
+        target = reward + discount * next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1)
+    return (weight * q_loss(q, action, target, loss_fn)).mean(), {"q": q.mean()}
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors, all averaged over the batch, none with state."""
+"""Losses: pure functions of tensors, none with state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slm_lab.spec.errors import SpecError
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
-"""(prediction, target) -> mean loss."""
+"""(prediction, target) -> loss of each element."""
 
 REGRESSION_LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
 
@@ -17,7 +17,7 @@ _LOG_RATIO_MAX = 20.0  # e^20 is far outside any trust region; beyond it the rat
 
 
 def make_loss(loss_spec: Mapping[str, Any]) -> nn.Module:
-    """Build the regression loss that `loss_spec` names; it averages over the batch.
+    """Build the regression loss that `loss_spec` names; it does not reduce: one loss for each element.
 
     Args:
         loss_spec: name of a `torch.nn` loss and its keyword arguments, e.g. `{"name": "SmoothL1Loss", "beta": 0.5}`.
@@ -30,7 +30,7 @@ def make_loss(loss_spec: Mapping[str, Any]) -> nn.Module:
     if name not in REGRESSION_LOSSES:
         raise SpecError(f"agent.net.loss_spec.name: unknown loss {name!r}; use {', '.join(REGRESSION_LOSSES)}")
     try:
-        return getattr(nn, name)(**kwargs)
+        return getattr(nn, name)(**kwargs, reduction="none")
     except TypeError as error:
         raise SpecError(f"agent.net.loss_spec: {error}") from error
 
@@ -59,7 +59,7 @@ def value_loss(
     old_value: Tensor | None = None,
     clip_eps: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of a value estimate. Tensors of one shape, all but `value` without gradient.
+    """Return the mean loss of a value estimate. Tensors of one shape, all but `value` without gradient.
 
     With `old_value` and `clip_eps` it is, for each element, the greater of the losses of `value` and of `value` clipped
     to old_value ± clip_eps, so that a step beyond the clip is never rewarded (PPO2). The scale is the same as without.
@@ -68,11 +68,11 @@ def value_loss(
         clipped = old_value + torch.clamp(value - old_value, -clip_eps, clip_eps)
         # every regression loss grows with the distance, so the greater loss is the loss of the farther one
         value = torch.where((clipped - target).abs() > (value - target).abs(), clipped, value)
-    return loss_fn(value, target)
+    return loss_fn(value, target).mean()
 
 
 def q_loss(q: Tensor, action: Tensor, target: Tensor, loss_fn: LossFn) -> Tensor:
-    """Return the loss of the values of the actions taken.
+    """Return the losses of the values of the actions taken, `[B]`.
 
     Args:
         q: Q(s, ·), `[B, A]`.

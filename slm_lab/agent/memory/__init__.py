@@ -32,6 +32,8 @@ def make_memory(
     device: torch.device | str = "cpu",
     seed: int = 0,
     horizon: int | None = None,
+    gamma: float = 1.0,
+    num_steps: int = 1,
 ) -> Memory:
     """Build the memory that `agent.memory` describes.
 
@@ -45,6 +47,8 @@ def make_memory(
         seed: of the sampling.
         horizon: the algorithm's training frequency: vector steps for OnPolicyBatchReplay, finished episodes for
             OnPolicyReplay; a replay needs none.
+        gamma: discount of the reward one step later; a replay's alone, as is
+        num_steps: how many steps on a transition leads.
     """
     if isinstance(spec, schema.Replay):
         return Replay(
@@ -53,6 +57,8 @@ def make_memory(
             num_envs=num_envs,
             max_size=spec.max_size,
             batch_size=spec.batch_size,
+            gamma=gamma,
+            num_steps=num_steps,
             frame_stack=frame_stack,
             use_cer=spec.use_cer,
             device=device,

@@ -25,11 +25,14 @@ class ReplayBatch(NamedTuple):
     action: torch.Tensor
     """[B, *action] int64, or float32 where actions are continuous."""
     reward: torch.Tensor
-    """[B] float32."""
-    terminated: torch.Tensor
-    """[B] bool; cuts the value. A truncated episode is not marked: its last `next_obs` is the true one."""
+    """[B] float32, discounted over the steps up to `next_obs`: sum gamma^j r_j."""
+    discount: torch.Tensor
+    """[B] float32, of the value of `next_obs`: gamma to the power of the steps; 0 where the episode terminated. Where it
+    was truncated the value counts, as `next_obs` is the true last observation."""
     next_obs: torch.Tensor
     """[B, *obs] what truly followed, never the first observation of the next episode."""
+    weight: torch.Tensor
+    """[B] float32, of each transition in the loss."""
     index: torch.Tensor
     """[B] int64 on the CPU; where the transitions lie in the memory."""
 
@@ -54,6 +57,8 @@ class Replay:
         num_envs: N.
         max_size: rows in all; rounded up to a multiple of N.
         batch_size: transitions per batch.
+        gamma: discount of the reward one step later.
+        num_steps: n; a batch's transitions lead n steps on, or to the end of the episode or of what is stored.
         frame_stack: k; the observation's first axis holds the k latest frames, oldest first.
         use_cer: the transitions added since the last batch take the last places of the next one (combined experience
             replay, Zhang & Sutton 2017).
@@ -72,6 +77,8 @@ class Replay:
         num_envs: int,
         max_size: int,
         batch_size: int,
+        gamma: float = 1.0,
+        num_steps: int = 1,
         frame_stack: int = 1,
         use_cer: bool = False,
         device: torch.device | str = "cpu",
@@ -90,6 +97,8 @@ class Replay:
         self._obs_shape, self._frame_shape = shape_of(obs_space), self._frame.shape[1:]
         self._rng = np.random.default_rng(seed)
         self._window = np.arange(1 - frame_stack, 2) * num_envs  # from a transition's row to its k + 1 frames
+        self._steps = np.arange(num_steps) * num_envs  # from a transition's row to those of its n steps
+        self._powers = (gamma ** np.arange(num_steps + 1)).astype(np.float32)
         self._every_env = slice(None)
         self._newest = (
             np.arange(num_envs) - num_envs
@@ -164,12 +173,18 @@ class Replay:
         """Return the transitions that stand at the flat rows `index` ([B] int64), all of which must be valid."""
         block = self._frame.take(index[:, None] + self._window, axis=0, mode="wrap")
         obs, next_obs = self._windows(block)
+        if len(self._steps) == 1:
+            reward, discount = self._reward.take(index), self._powers[1] * ~self._terminated.take(index)
+        else:
+            last, reward, discount = self._n_steps(index)
+            _, next_obs = self._windows(self._frame.take(last[:, None] + self._window, axis=0, mode="wrap"))
         return ReplayBatch(
             obs=obs,
             action=self._to_device(self._action.take(index, axis=0)),
-            reward=self._to_device(self._reward.take(index)),
-            terminated=self._to_device(self._terminated.take(index)),
+            reward=self._to_device(reward),
+            discount=self._to_device(discount),
             next_obs=next_obs,
+            weight=torch.ones(len(index), device=self.device),
             index=torch.from_numpy(index),
         )
 
@@ -216,6 +231,20 @@ class Replay:
         terminated = self._terminated[(newest - self.num_envs) % self.capacity]
         stored = self._frame.take(newest[:, None] + self._window[:-1], axis=0, mode="wrap")
         return terminated & (stored == window).reshape(len(envs), -1).all(axis=1)
+
+    def _n_steps(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return for the transitions at `index` the row of their last step, their return, the discount of what follows.
+
+        A step counts if the one before it did, did not terminate, and was followed by another.
+        """
+        rows = (index[:, None] + self._steps) % self.capacity
+        counts = np.ones(rows.shape, bool)
+        counts[:, 1:] = self.valid[rows[:, 1:]] & ~self._terminated[rows[:, :-1]]
+        np.logical_and.accumulate(counts, axis=1, out=counts)
+        steps = counts.sum(axis=1)
+        last = rows[np.arange(len(rows)), steps - 1]
+        reward = (self._reward[rows] * counts) @ self._powers[:-1]
+        return last, reward, self._powers[steps] * ~self._terminated[last]
 
     def _push(self, envs: np.ndarray | slice, frame: np.ndarray) -> None:
         """Add one row to the rings of `envs`."""

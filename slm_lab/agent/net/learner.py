@@ -82,6 +82,7 @@ class Learner:
         self.groups = groups
         self.opt_steps = 0
         nets.eval()
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
         self._batch_norms = [
             module for module in nets.modules() if isinstance(module, BATCH_NORMS) and module.weight.requires_grad
         ]
@@ -100,7 +101,8 @@ class Learner:
             module.eval()
         for group in self.groups:
             group.optimizer.zero_grad()
-        loss.backward()
+        # only where a step follows: a loss may reach parameters that another learner trains
+        loss.backward(inputs=self._parameters)
         norms = [norm for group in self.groups if (norm := group.step()) is not None]
         self.opt_steps += len(self.groups)
         metrics = {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}

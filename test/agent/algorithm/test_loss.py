@@ -61,9 +61,9 @@ def test_clipped_value_loss_by_hand(value, loss, gradient):
 def test_q_loss_looks_only_at_the_action_taken():
     q = torch.tensor([[1.0, 20.0], [30.0, 4.0]], requires_grad=True)
     loss = q_loss(q, torch.tensor([0, 1]), torch.tensor([2.0, 7.0]), MSE)
-    loss.backward()
-    assert loss.item() == 5.0
-    assert q.grad.tolist() == [[-1.0, 0.0], [0.0, -3.0]]
+    loss.sum().backward()
+    assert loss.tolist() == [1.0, 9.0]
+    assert q.grad.tolist() == [[-2.0, 0.0], [0.0, -6.0]]
 
 
 @pytest.mark.parametrize(

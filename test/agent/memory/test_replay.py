@@ -45,9 +45,9 @@ def fill(memory, stream, steps):
 
 
 def assert_happened(batch, stream):
-    for obs, action, reward, terminated, next_obs, _ in zip(*batch, strict=True):
+    for obs, action, reward, discount, next_obs, *_ in zip(*batch, strict=True):
         true = stream.happened[obs.numpy().tobytes()]
-        assert (int(action), float(reward), bool(terminated)) == (true.action, true.reward, true.terminated)
+        assert (int(action), float(reward), float(discount)) == (true.action, true.reward, 1.0 - true.terminated)
         assert next_obs.numpy().tobytes() == true.next_obs
 
 
@@ -125,7 +125,7 @@ def test_next_obs_is_the_true_one_at_the_end_of_an_episode(end):
     held = memory.batch(np.flatnonzero(memory.valid))
     assert held.obs[:, 0].tolist() == [0, 1, 50]
     assert held.next_obs[:, 0].tolist() == [1, 2, 51]
-    assert held.terminated.tolist() == [False, end == "terminated", False]
+    assert held.discount.tolist() == [1.0, 0.0 if end == "terminated" else 1.0, 1.0]
     assert held.action.tolist() == [0, 1, 5]
 
 
@@ -277,7 +277,7 @@ def test_transitions_of_a_real_environment_come_back(name, steps):
         step = env.step(action)
         memory.add(obs, action, step)
         for n in range(2):
-            happened[transition(obs[n], action[n], step.reward[n], step.terminated[n], step.final_obs[n])] += 1
+            happened[transition(obs[n], action[n], step.reward[n], 1 - step.terminated[n], step.final_obs[n])] += 1
         ended += (step.terminated | step.truncated).sum()
         obs = step.obs
     env.close()
@@ -286,5 +286,26 @@ def test_transitions_of_a_real_environment_come_back(name, steps):
     assert Counter(transition(*(part.numpy() for part in row[:5])) for row in zip(*held, strict=True)) == happened
 
 
-def transition(obs, action, reward, terminated, next_obs):
-    return obs.tobytes(), int(action), float(reward), bool(terminated), next_obs.tobytes()
+def transition(obs, action, reward, discount, next_obs):
+    return obs.tobytes(), int(action), float(reward), float(discount), next_obs.tobytes()
+
+
+N_STEPS = [  # rewards 1 2 3 4 5, gamma 0.5, three steps on: from each step its return, discount, next observation
+    ({}, [1 + 1 + 0.75, 2 + 1.5 + 1, 3 + 2 + 1.25, 4 + 2.5, 5], [0.125, 0.125, 0.125, 0.25, 0.5], [3, 4, 5, 5, 5]),
+    ({2: "terminated"}, [2.75, 3.5, 3, 4 + 2.5, 5], [0, 0, 0, 0.25, 0.5], [3, 3, 3, 5, 5]),
+    ({2: "truncated"}, [2.75, 3.5, 3, 4 + 2.5, 5], [0.125, 0.25, 0.5, 0.25, 0.5], [3, 3, 3, 5, 5]),
+]
+
+
+@pytest.mark.parametrize(("ends", "returns", "discounts", "next_obs"), N_STEPS)
+def test_n_steps_by_hand(ends, returns, discounts, next_obs):
+    memory = scalar_replay(max_size=20, gamma=0.5, num_steps=3)
+    for i in range(5):
+        end = {ends[i]: True, "then": i + 1} if i in ends else {}
+        step = counting_step(i + 1, **end)._replace(reward=np.array([i + 1], np.float32))
+        memory.add(np.full((1, 1), i, np.float32), np.array([i]), step)
+    held = memory.batch(np.flatnonzero(memory.valid))
+    assert held.obs[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert held.reward.tolist() == returns
+    assert held.discount.tolist() == discounts
+    assert held.next_obs[:, 0].tolist() == next_obs
