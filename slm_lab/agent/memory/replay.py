@@ -27,8 +27,8 @@ class ReplayBatch(NamedTuple):
     reward: torch.Tensor
     """[B] float32, discounted over the steps up to `next_obs`: sum gamma^j r_j."""
     discount: torch.Tensor
-    """[B] float32, of the value of `next_obs`: gamma to the power of the steps; 0 where the episode terminated. Where it
-    was truncated the value counts, as `next_obs` is the true last observation."""
+    """[B] float32, of the value of `next_obs`: gamma to the power of the steps; 0 where the episode terminated. Where
+    it was truncated the value counts, as `next_obs` is the true last observation."""
     next_obs: torch.Tensor
     """[B, *obs] what truly followed, never the first observation of the next episode."""
     weight: torch.Tensor
