@@ -8,6 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, Va
 from slm_lab.spec.model import (
     Count,
     Natural,
+    NotNegative,
     Number,
     Positive,
     Section,
@@ -38,6 +39,21 @@ Named = Annotated[dict[str, Any], AfterValidator(_named)]
 """{"name": class, argument: value}."""
 
 
+class BatchRenormSpec(Section):
+    """Batch renormalisation, Ioffe 2017, arXiv:1702.03275."""
+
+    eps: Positive = 1e-5
+    """Added to the variance of a batch."""
+    momentum: Share = 0.01
+    """Weight of the newest batch in the running mean and deviation, 0 to 1."""
+    r_max: Annotated[Number, Field(ge=1)] = 3.0
+    """Largest ratio of a batch's deviation to the running one that is corrected, from 1 on."""
+    d_max: NotNegative = 5.0
+    """Largest difference of a batch's mean and the running one that is corrected, in running deviations."""
+    warmup_steps: Count = 10_000
+    """Batches over which these limits widen from none."""
+
+
 class NetSpec(Section):
     """Keys of every net. Any of them with `actor_` or `critic_` before it counts for the net of that role only."""
 
@@ -60,6 +76,8 @@ class NetSpec(Section):
     null: torch's default."""
     batch_norm: bool = False
     """Batch normalisation."""
+    batch_renorm: Annotated[bool | BatchRenormSpec, either("true, false, or an object {…} of its options")] = False
+    """Batch renormalisation in its place: true, or its options."""
     actor_init_std: Positive | None = None
     """Orthogonal gain of the policy's output layer, e.g. 0.01; null: as the other layers."""
     critic_init_std: Positive | None = None
@@ -109,6 +127,12 @@ class NetSpec(Section):
         unknown = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
         if unknown:
             raise problem(unknown[0], unknown_text("unknown key", unknown[0], cls.model_fields), len(unknown) - 1)
+
+    @model_validator(mode="after")
+    def _check_norms(self) -> Self:
+        if self.batch_norm and self.batch_renorm is not False:
+            raise problem("batch_renorm", "it takes the place of batch_norm; set one of them to false")
+        return self
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:

@@ -184,6 +184,18 @@ BROKEN = [
         {"name": "LinearToZero"},
         "agent.net.lr_scheduler_spec.frame: missing; the frame",
     ),
+    (
+        PPO,
+        "agent.net.batch_renorm",
+        {"rmax": 2},
+        "agent.net.batch_renorm: must be true, false, or an object {…} of its",
+    ),
+    (
+        PPO,
+        "agent.net",
+        PPO["agent"]["net"] | {"batch_norm": True, "batch_renorm": True},
+        "agent.net.batch_renorm: it takes the place of batch_norm; set one of them to false",
+    ),
     # meta and search
     (PPO, "meta.distributed", "synced", 'meta.distributed: "synced" is not in this version; use false'),
     (PPO, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.spec.errors import SpecError
+from slm_lab.spec.net import BatchRenormSpec
 
 T = TypeVar("T")
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -106,15 +108,24 @@ def linear_layers(
     *,
     batch_norm: bool = False,
     layer_norm: bool = False,
+    batch_renorm: bool | BatchRenormSpec = False,
 ) -> list[nn.Module]:
     """Return linear layers from each of `sizes` to the next, each followed by its norms and its activation."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layers.append(init_layer(nn.Linear(fan_in, fan_out), init_fn, activation))
         layers += [nn.BatchNorm1d(fan_out)] if batch_norm else []
+        layers += renorm_layers(batch_renorm, fan_out)
         layers += [nn.LayerNorm(fan_out)] if layer_norm else []
         layers += activation_layers(activation)
     return layers
+
+
+def renorm_layers(options: bool | BatchRenormSpec, width: int) -> list[nn.Module]:
+    """Return a batch renormalisation of `width` channels, or nothing for False."""
+    if options is False:
+        return []
+    return [BatchRenorm(width, **({} if options is True else options.model_dump()))]
 
 
 def output_heads(

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from slm_lab.agent.net.build import activation_layers, flat_width, init_layer, linear_layers
+from slm_lab.agent.net.build import activation_layers, flat_width, init_layer, linear_layers, renorm_layers
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet
 
@@ -15,7 +15,7 @@ def conv_body(spec: ConvNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int
     Args:
         spec: reads conv_hid_layers (`[out_channels, kernel, stride, padding, dilation]` each; the last three
             may be left out),
-            fc_hid_layers, hid_layers_activation, init_fn and batch_norm.
+            fc_hid_layers, hid_layers_activation, init_fn, batch_norm (of the convolutions) and batch_renorm.
         obs_shape: `(C, H, W)`.
 
     Returns:
@@ -36,6 +36,7 @@ def conv_body(spec: ConvNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int
         conv = nn.Conv2d(channels, out_channels, kernel, stride, padding, dilation)
         layers.append(init_layer(conv, init_fn, activation))
         layers += [nn.BatchNorm2d(out_channels)] if spec.batch_norm else []
+        layers += renorm_layers(spec.batch_renorm, out_channels)
         layers += activation_layers(activation)
         channels = out_channels
     layers.append(nn.Flatten())
@@ -46,4 +47,5 @@ def conv_body(spec: ConvNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int
             f"agent.net.conv_hid_layers: {spec.conv_hid_layers} does not fit an image of {obs_shape}: {error}"
         ) from error
     sizes = [width, *spec.fc_hid_layers]
-    return nn.Sequential(*layers, *linear_layers(sizes, activation, init_fn)), sizes[-1]
+    layers += linear_layers(sizes, activation, init_fn, batch_renorm=spec.batch_renorm)
+    return nn.Sequential(*layers), sizes[-1]

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.spec import NetSpec, SpecError
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 """(nets, *batch) -> (scalar to minimise, metrics): pure, so that it can be compiled as a whole."""
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm)
 _NOT_HERE = {
     "LBFGS": "it evaluates the loss several times per step",
     "SparseAdam": "it takes sparse gradients only",
@@ -67,7 +68,8 @@ class Learner:
     """Minimises one loss by gradient descent.
 
     The nets are in evaluation mode at all times but within a gradient step: only there do batch norms take the
-    statistics of the batch and update the running ones. Nets that are not trained here (targets) never leave it.
+    statistics of the batch and update the running ones. Nets that are not trained here (targets, the critics of a
+    policy's step) never leave it.
 
     Args:
         loss: the loss function.
@@ -83,8 +85,9 @@ class Learner:
         self.opt_steps = 0
         nets.eval()
         self._parameters = [parameter for group in groups for parameter in group.parameters]
+        trained = {id(parameter) for parameter in self._parameters}
         self._batch_norms = [
-            module for module in nets.modules() if isinstance(module, BATCH_NORMS) and module.weight.requires_grad
+            module for module in nets.modules() if isinstance(module, BATCH_NORMS) and id(module.weight) in trained
         ]
 
     @property

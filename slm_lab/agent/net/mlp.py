@@ -12,7 +12,7 @@ def mlp_body(spec: MLPNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """Build the body of an MLPNet: `hid_layers` linear layers, each with its norm and activation.
 
     Args:
-        spec: reads hid_layers, hid_layers_activation, init_fn, batch_norm and layer_norm.
+        spec: reads hid_layers, hid_layers_activation, init_fn, batch_norm, layer_norm and batch_renorm.
         obs_shape: shape of one observation; of more than one dimension, it is flattened.
 
     Returns:
@@ -20,7 +20,12 @@ def mlp_body(spec: MLPNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """
     sizes = [math.prod(obs_shape), *spec.hid_layers]
     layers = linear_layers(
-        sizes, spec.hid_layers_activation, spec.init_fn, batch_norm=spec.batch_norm, layer_norm=spec.layer_norm
+        sizes,
+        spec.hid_layers_activation,
+        spec.init_fn,
+        batch_norm=spec.batch_norm,
+        layer_norm=spec.layer_norm,
+        batch_renorm=spec.batch_renorm,
     )
     flatten = [nn.Flatten()] if len(obs_shape) > 1 else []
     return nn.Sequential(*flatten, *layers), sizes[-1]

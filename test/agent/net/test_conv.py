@@ -4,6 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
+from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet
 
@@ -61,6 +62,14 @@ def test_batch_norm_stands_between_convolution_and_activation():
     net = make_net(ConvNet(**SMALL, batch_norm=True), (1, 8, 8), [2])
     assert [type(layer) for layer in net.body] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Flatten]
     assert net.body[1].num_batches_tracked == 0  # sizing the net must not leave a trace in its statistics
+
+
+def test_batch_renormalisation_stands_there_and_between_the_layers_after():
+    net = make_net(ConvNet(**SMALL, fc_hid_layers=[5], batch_renorm={"warmup_steps": 7}), (1, 8, 8), [2])
+    block = [BatchRenorm, nn.ReLU]
+    assert [type(layer) for layer in net.body] == [nn.Conv2d, *block, nn.Flatten, nn.Linear, *block]
+    assert net.body[1].warmup_steps == 7
+    assert net.body[1].steps == 0
 
 
 def test_a_vector_is_no_image():

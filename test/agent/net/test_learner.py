@@ -265,6 +265,18 @@ def test_batch_norms_learn_in_a_step_and_nowhere_else():
     assert norm.num_batches_tracked.item() == 1
 
 
+def test_batch_norms_of_what_another_learner_trains_stay_as_they_are():
+    nets = nn.ModuleDict({"mine": nn.BatchNorm1d(3), "other": nn.BatchNorm1d(3)})
+    learner = Learner(
+        lambda nets, x: (nets["other"](nets["mine"](x)).sum(), {}),
+        nets,
+        [ParameterGroup(nets["mine"].parameters(), net_spec())],
+    )
+    learner.step(torch.randn(8, 3))
+    assert nets["mine"].num_batches_tracked == 1
+    assert nets["other"].num_batches_tracked == 0
+
+
 def test_linear_to_zero_keeps_the_ratio_of_several_rates():
     first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([{"params": [first], "lr": 1.0}, {"params": [second], "lr": 0.1}])

@@ -3,6 +3,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
+from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.spec.net import MLPNet
 
 
@@ -31,6 +32,12 @@ def test_layers_stand_in_order_norm_before_activation():
     spec = MLPNet(hid_layers=[8, 6], hid_layers_activation="tanh", batch_norm=True, layer_norm=True)
     block = [nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Tanh]
     assert [type(layer) for layer in make_net(spec, (4,), [2]).body] == block + block
+
+
+def test_batch_renormalisation_takes_the_place_of_batch_norm():
+    net = make_net(MLPNet(hid_layers=[8], batch_renorm=True), (4,), [2])
+    assert [type(layer) for layer in net.body] == [nn.Linear, BatchRenorm, nn.ReLU]
+    assert net.body[1].warmup_steps == 10_000
 
 
 def test_observations_of_any_shape_and_dtype():
