@@ -193,7 +193,7 @@ class PPO(PolicyGradient):
 class QLearning(Algorithm):
     """Keys of the algorithms that act by a net of action values, on a replay."""
 
-    memories: ClassVar[tuple[str, ...]] = ("Replay",)
+    memories: ClassVar[tuple[str, ...]] = ("Replay", "PrioritizedReplay")
 
     action_policy: Literal["epsilon_greedy", "boltzmann"]
     """How actions are chosen: the best one but for a share ε, or in proportion to exp(Q / τ)."""

@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from slm_lab.spec.model import Count, Section, problem
+from slm_lab.spec.algorithm import VarSpec
+from slm_lab.spec.model import Count, NotNegative, Positive, Section, problem
 
 
 class MemorySpec(Section):
@@ -28,11 +29,9 @@ class OnPolicyBatchReplay(MemorySpec):
     """The memory."""
 
 
-class Replay(MemorySpec):
-    """The newest transitions, drawn from uniformly."""
+class ReplaySpec(MemorySpec):
+    """Keys of the memories that keep the newest transitions."""
 
-    name: Literal["Replay"] = "Replay"
-    """The memory."""
     batch_size: Count
     """Transitions in a batch."""
     max_size: Count
@@ -47,9 +46,36 @@ class Replay(MemorySpec):
         return self
 
 
+class Replay(ReplaySpec):
+    """The newest transitions, drawn from uniformly."""
+
+    name: Literal["Replay"] = "Replay"
+    """The memory."""
+
+
+class PrioritizedReplay(ReplaySpec):
+    """The newest transitions, drawn from by how far off their values were, Schaul et al. 2016, arXiv:1511.05952."""
+
+    name: Literal["PrioritizedReplay"] = "PrioritizedReplay"
+    """The memory."""
+    alpha: NotNegative = 0.6
+    """Exponent of the priorities; 0: all transitions are as likely."""
+    epsilon: Positive = 1e-4
+    """What is added to each error, so that every transition can be drawn."""
+    beta_spec: VarSpec
+    """Exponent of the importance weights over frames, 0 (none) to 1 (in full). Left out of a file, it goes straight
+    from 0.4 to 1 at env.max_frame."""
+
+    @model_validator(mode="after")
+    def _check_beta(self) -> Self:
+        self.beta_spec.check_range("beta_spec", 0.0, 1.0)
+        return self
+
+
 MEMORIES: dict[str, type[MemorySpec]] = {
     "OnPolicyReplay": OnPolicyReplay,
     "OnPolicyBatchReplay": OnPolicyBatchReplay,
     "Replay": Replay,
+    "PrioritizedReplay": PrioritizedReplay,
 }
-PLANNED_MEMORIES = ("PrioritizedReplay", "OnPolicyCrossEntropy")
+PLANNED_MEMORIES = ("OnPolicyCrossEntropy",)

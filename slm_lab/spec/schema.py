@@ -31,6 +31,7 @@ from slm_lab.spec.memory import (
     MemorySpec,
     OnPolicyBatchReplay,
     OnPolicyReplay,
+    PrioritizedReplay,
     Replay,
 )
 from slm_lab.spec.model import Count, Natural, Section, as_spec_error, one_of, problem
@@ -50,6 +51,7 @@ __all__ = [
     "NetSpec",
     "OnPolicyBatchReplay",
     "OnPolicyReplay",
+    "PrioritizedReplay",
     "Random",
     "Reinforce",
     "Replay",

@@ -130,6 +130,17 @@ def _fix_algorithm(raw: Raw) -> None:
         _warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
 
 
+def _anneal_beta(raw: Raw) -> None:
+    memory, frames = _at(raw, "agent.memory"), _at(raw, "env").get("max_frame")
+    if (
+        memory.get("name") == "PrioritizedReplay"
+        and memory.get("beta_spec") is None
+        and isinstance(frames, int | float)
+    ):
+        memory["beta_spec"] = {"name": "linear_decay", "start_val": 0.4, "end_val": 1.0, "end_step": frames}
+        _say(f"agent.memory.beta_spec: missing; from 0.4 to 1 at env.max_frame {frames:g}")
+
+
 def _share_specs(raw: Raw) -> None:
     """Give a shared net what its actor was given, as was always done."""
     net = _at(raw, "agent.net")
@@ -212,6 +223,7 @@ _STEPS: tuple[Callable[[Raw], None], ...] = (
     _drop_not_yet,
     _empty_random,
     _fix_algorithm,
+    _anneal_beta,
     _share_specs,
     _rename_optimizers,
     _rename_env,

@@ -43,6 +43,7 @@ DQN = {
 }
 A2C = deepcopy(PPO)
 A2C["agent"]["algorithm"] = {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32}
+PER = {"name": "PrioritizedReplay", "batch_size": 32, "max_size": 1000}
 CONV = {"type": "ConvNet", "conv_hid_layers": [[32, 8, 4, 0, 1]]}
 MISSING = object()
 
@@ -78,7 +79,13 @@ BROKEN = [
         "agent.net.type: unknown net 'MLP'; did you mean 'MLPNet'? (known: MLPNet, ConvNet)",
     ),
     (PPO, "agent.net.type", "RecurrentNet", "agent.net.type: RecurrentNet is not in this version; use one of MLPNet,"),
-    (DQN, "agent.memory.name", "PrioritizedReplay", "agent.memory.name: PrioritizedReplay is not in this version; use"),
+    (DQN, "agent.memory", {**PER, "alpha": -1}, "agent.memory.alpha: must be at least 0.0, got -1"),
+    (
+        DQN,
+        "agent.memory",
+        {**PER, "beta_spec": {"name": "no_decay", "start_val": 2}},
+        "agent.memory.beta_spec.start_val: ",
+    ),
     (
         PPO,
         "agent.memory",

@@ -208,6 +208,18 @@ def test_lookahead_is_its_inner_optimizer():
     assert net == {"optim_spec": {"name": "RAdam", "lr": 0.01}}
 
 
+def test_importance_weights_of_older_prioritised_replays_are_annealed(lines):
+    raw = deepcopy(EMPTY)
+    raw["agent"]["memory"] = {"name": "PrioritizedReplay", "alpha": 0.6}
+    raw["env"]["max_frame"] = 3e5
+    beta = {"name": "linear_decay", "start_val": 0.4, "end_val": 1.0, "end_step": 3e5}
+    assert upgrade(raw)["agent"]["memory"] == {"name": "PrioritizedReplay", "alpha": 0.6, "beta_spec": beta}
+    assert lines == ["INFO: agent.memory.beta_spec: missing; from 0.4 to 1 at env.max_frame 300000"]
+    constant = {"name": "no_decay", "start_val": 1.0}
+    raw["agent"]["memory"]["beta_spec"] = constant
+    assert upgrade(raw)["agent"]["memory"]["beta_spec"] == constant
+
+
 def test_a_sequence_length_is_a_frame_stack():
     raw = deepcopy(EMPTY)
     raw["agent"]["net"] = {"type": "MLPNet", "seq_len": 4}

@@ -70,11 +70,14 @@ class DQN:
         """Run one training event."""
         metrics = []
         for _ in range(self.spec.training_iter):
-            batch = self.memory.sample()
+            batch = self.memory.sample(frame=frame)
             for _ in range(self.spec.training_batch_iter):
-                metrics.append(self.learner.step(*batch[:-1]))
+                row = self.learner.step(*batch[:-1])
+                error = row.pop("error")
+                metrics.append(row)
                 if self.net_spec.update_type == "polyak":
                     update_target(self.target_net, self.net, self.net_spec.polyak_coef)
+            self.memory.update_priorities(batch.index, error)
         if self.net_spec.update_type == "replace":
             since = frame - previous_crossing(frame, self.setting.num_envs, self.spec.training_frequency)
             if crossed(frame, since, self.net_spec.update_frequency):
@@ -105,7 +108,8 @@ def dqn_loss(
         (next_q,) = nets["target_net"](next_obs)
         best = nets["net"](next_obs)[0].argmax(-1) if double else next_q.argmax(-1)
         target = reward + discount * next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1)
-    return (weight * q_loss(q, action, target, loss_fn)).mean(), {"q": q.mean()}
+        error = q.gather(-1, action.unsqueeze(-1)).squeeze(-1) - target
+    return (weight * q_loss(q, action, target, loss_fn)).mean(), {"q": q.mean(), "error": error}
 
 
 @torch.no_grad()

@@ -1,17 +1,22 @@
 """Memories: what an algorithm learns from."""
 
+from typing import Any
+
 import gymnasium as gym
 import torch
 
 from slm_lab.agent.memory.columns import plan_bytes
+from slm_lab.agent.memory.prioritized import PrioritizedReplay
 from slm_lab.agent.memory.replay import Replay, ReplayBatch
 from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyReplay, RolloutBatch
+from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import MemorySpec, schema
 
 __all__ = [
     "Memory",
     "OnPolicyBatchReplay",
     "OnPolicyReplay",
+    "PrioritizedReplay",
     "Replay",
     "ReplayBatch",
     "RolloutBatch",
@@ -50,20 +55,24 @@ def make_memory(
         gamma: discount of the reward one step later; a replay's alone, as is
         num_steps: how many steps on a transition leads.
     """
-    if isinstance(spec, schema.Replay):
-        return Replay(
-            obs_space=obs_space,
-            action_space=action_space,
-            num_envs=num_envs,
-            max_size=spec.max_size,
-            batch_size=spec.batch_size,
-            gamma=gamma,
-            num_steps=num_steps,
-            frame_stack=frame_stack,
-            use_cer=spec.use_cer,
-            device=device,
-            seed=seed,
-        )
+    if isinstance(spec, schema.Replay | schema.PrioritizedReplay):
+        replay: dict[str, Any] = {
+            "obs_space": obs_space,
+            "action_space": action_space,
+            "num_envs": num_envs,
+            "max_size": spec.max_size,
+            "batch_size": spec.batch_size,
+            "gamma": gamma,
+            "num_steps": num_steps,
+            "frame_stack": frame_stack,
+            "use_cer": spec.use_cer,
+            "device": device,
+            "seed": seed,
+        }
+        if isinstance(spec, schema.Replay):
+            return Replay(**replay)
+        beta = make_schedule(**spec.beta_spec.model_dump())
+        return PrioritizedReplay(alpha=spec.alpha, epsilon=spec.epsilon, beta=beta, **replay)
     if horizon is None:
         raise ValueError(f"{spec.name} needs a horizon")
     if isinstance(spec, schema.OnPolicyBatchReplay):
@@ -88,8 +97,9 @@ def memory_nbytes(
 
     OnPolicyReplay grows with the longest episode: for it, this is what it begins with.
     """
-    if isinstance(spec, schema.Replay):
-        return plan_bytes(Replay.plan(obs_space, action_space, num_envs, spec.max_size, frame_stack))
+    if isinstance(spec, schema.Replay | schema.PrioritizedReplay):
+        kind = Replay if isinstance(spec, schema.Replay) else PrioritizedReplay
+        return plan_bytes(kind.plan(obs_space, action_space, num_envs, spec.max_size, frame_stack))
     rows = OnPolicyReplay.FIRST_ROWS if isinstance(spec, schema.OnPolicyReplay) else horizon
     if rows is None:
         raise ValueError(f"{spec.name} needs a horizon")

@@ -85,9 +85,9 @@ class Replay:
         seed: int = 0,
     ) -> None:
         plan = self.plan(obs_space, action_space, num_envs, max_size, frame_stack)
-        columns = allocate(plan)
-        self._frame, self._action, self._reward = columns["frame"], columns["action"], columns["reward"]
-        self._terminated, self.valid = columns["terminated"], columns["valid"]
+        column = self._column = allocate(plan)
+        self._frame, self._action, self._reward = column["frame"], column["action"], column["reward"]
+        self._terminated, self.valid = column["terminated"], column["valid"]
         self.nbytes = plan_bytes(plan)
         self.num_envs, self.batch_size, self.frame_stack = num_envs, batch_size, frame_stack
         self.capacity = len(self.valid)
@@ -142,8 +142,7 @@ class Replay:
         self._reward[row] = step.reward
         self._terminated[row] = step.terminated
         self._push(self._every_env, self._frames(step.final_obs)[:, -1])
-        self.valid[row] = True
-        self.size += self.num_envs
+        self._mark(row, valid=True)
         self._starting = (step.terminated | step.truncated).nonzero()[0]
         if self._fresh is not None:
             self._fresh.append(row)
@@ -152,11 +151,12 @@ class Replay:
         """Take what is added next for the beginning of new episodes: those under way were left where they stood."""
         self._starting = np.arange(self.num_envs)
 
-    def sample(self, batch_size: int | None = None) -> ReplayBatch:
+    def sample(self, batch_size: int | None = None, frame: int = 0) -> ReplayBatch:  # noqa: ARG002
         """Draw transitions, uniformly and with replacement.
 
         Args:
             batch_size: how many; by default the memory's own.
+            frame: frames so far; a prioritised replay reads it.
 
         Raises:
             ValueError: there is none yet.
@@ -187,6 +187,9 @@ class Replay:
             weight=torch.ones(len(index), device=self.device),
             index=torch.from_numpy(index),
         )
+
+    def update_priorities(self, index: torch.Tensor, error: torch.Tensor) -> None:
+        """Do nothing: how far off the values of a batch were does not matter here."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on exactly. The big tensors are views: use them before the next `add`."""
@@ -252,14 +255,21 @@ class Replay:
         row = self._newest[envs] % self.capacity
         # the transition whose window begins at this row; those that begin before it fell when their row was overwritten
         stale = (row + (self.frame_stack - 1) * self.num_envs) % self.capacity
-        self.size -= int(np.count_nonzero(self.valid[stale]))
-        self.valid[stale] = False
+        self._mark(stale, valid=False)
         self._frame[row] = frame
+
+    def _mark(self, row: np.ndarray, valid: bool) -> None:
+        """Note that a transition stands at each of `row`, or that none does."""
+        self.size += len(row) * valid - int(np.count_nonzero(self.valid[row]))
+        self.valid[row] = valid
+
+    def _check_any(self) -> None:
+        if not self.size:
+            raise ValueError("the replay memory holds no transition yet")
 
     def _draw(self, count: int) -> np.ndarray:
         """Return `count` valid rows, each as likely as any other: the few that are not valid are drawn again."""
-        if not self.size:
-            raise ValueError("the replay memory holds no transition yet")
+        self._check_any()
         filled = self._filled()
         index = self._rng.integers(filled, size=count)
         wrong = (~self.valid[index]).nonzero()[0]
