@@ -66,6 +66,7 @@ def measure(spec: Spec) -> Size:
     with meta:
         algorithm = make_algorithm(spec.agent, plan)
     parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in algorithm.modules.items()}
+    parameters = {name: count for name, count in parameters.items() if count}  # running scales have none
     return Size(parameters, sum(plan.memory_bytes))
 
 

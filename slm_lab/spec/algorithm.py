@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from slm_lab.spec.env import EnvSpec
-from slm_lab.spec.model import Count, Natural, NotNegative, Number, Section, Share, problem
+from slm_lab.spec.model import Count, Natural, NotNegative, Number, Positive, Section, Share, problem
 
 if TYPE_CHECKING:
     from slm_lab.spec.schema import AgentSpec
@@ -124,6 +124,8 @@ class ActorCritic(PolicyGradient):
     """Weight of the policy loss."""
     val_loss_coef: NotNegative = 1.0
     """Weight of the value loss."""
+    normalize_v_targets: bool = False
+    """Divide value and target by the running standard deviation of the targets (at least 1) in the value loss."""
     training_frequency: Count | None = None
     """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay; null:
     num_step_returns."""
@@ -168,7 +170,17 @@ class PPO(PolicyGradient):
     training_epoch: Count
     """Passes over each rollout."""
     clip_vloss: bool = False
-    """Clip the value's change by ±ε as well."""
+    """Clip the value's change by ±ε as well; in units of the running deviation with normalize_v_targets."""
+    normalize_advantages: Literal["standardize", "percentile"] = "standardize"
+    """standardize: to mean 0 and deviation 1 in every minibatch; percentile: divide by the running distance from the
+    5th to the 95th percentile (at least 1) over rollouts."""
+    normalize_v_targets: bool = False
+    """Divide value and target by the running standard deviation of the targets (at least 1) in the value loss."""
+    symlog: bool = False
+    """The net predicts symlog(V) = sign(V) ln(|V| + 1), arXiv:2301.04104. It has hurt more often than it has helped."""
+    target_kl: Positive | None = None
+    """Take no further pass over a rollout once the mean KL divergence from the old policy passes this, e.g. 0.02; null:
+    take them all."""
 
     @model_validator(mode="after")
     def _check_clip(self) -> Self:

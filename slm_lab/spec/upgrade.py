@@ -48,7 +48,7 @@ RUN_TIME = re.compile(
 )
 """Keys of `meta` that the older lab filled in when it ran."""
 NOT_YET: dict[str, Any] = {"normalize_v_targets": False, "symlog": False, "normalize_advantages": "standardize"}
-"""Keys of algorithms that are not in this version, and the value that means the same as leaving them out."""
+"""Keys that not every algorithm has in this version, and the value that means the same as leaving them out."""
 OPTIMIZERS = {"GlobalAdam": "Adam", "GlobalRMSprop": "RMSprop"}
 
 
@@ -107,7 +107,10 @@ def _drop_empty(raw: Raw) -> None:
 
 def _drop_not_yet(raw: Raw) -> None:
     algorithm = _at(raw, "agent.algorithm")
+    kind = ALGORITHMS.get(str(algorithm.get("name")))
     for key, neutral in NOT_YET.items():
+        if kind and key in kind.model_fields:
+            continue
         if algorithm.get(key, neutral) != neutral:
             raise SpecError(f"agent.algorithm.{key}: {algorithm[key]!r} is not in this version; remove the key")
         algorithm.pop(key, None)

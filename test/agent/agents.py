@@ -32,6 +32,13 @@ ALGORITHMS = {
     },
 }
 ALGORITHMS["DoubleDQN"] = {**ALGORITHMS["DQN"], "name": "DoubleDQN"}
+ALGORITHMS["PPO scaled"] = {
+    **ALGORITHMS["PPO"],
+    "clip_vloss": True,
+    "normalize_advantages": "percentile",
+    "normalize_v_targets": True,
+    "target_kl": 0.1,
+}
 VALUE_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", "Reinforce")]
 MEMORIES = {
     "Reinforce": {"name": "OnPolicyReplay"},

@@ -8,13 +8,30 @@ from probes import RIGHT_ACTIONS
 
 GAMMA = 0.7
 POLICY_LEARNERS = [name for name in ALGORITHMS if name != "Random"]
-LR = {"Reinforce": 0.05, "A2C": 0.03, "A2C n-step": 0.03, "PPO": 0.02, "DQN": 0.02, "DoubleDQN": 0.02}
-FRAMES = {"Reinforce": 1600, "A2C": 4000, "A2C n-step": 3000, "PPO": 2048, "DQN": 2400, "DoubleDQN": 2400}
+LR = {
+    "Reinforce": 0.05,
+    "A2C": 0.03,
+    "A2C n-step": 0.03,
+    "PPO": 0.02,
+    "PPO scaled": 0.02,
+    "DQN": 0.02,
+    "DoubleDQN": 0.02,
+}
+FRAMES = {
+    "Reinforce": 1600,
+    "A2C": 4000,
+    "A2C n-step": 3000,
+    "PPO": 2048,
+    "PPO scaled": 2048,
+    "DQN": 2400,
+    "DoubleDQN": 2400,
+}
 CHANGES = {
     "Reinforce": {"training_frequency": 16},
     "A2C": {"training_frequency": 4},
     "A2C n-step": {"num_step_returns": 3},
     "PPO": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
+    "PPO scaled": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
     "DQN": {"training_frequency": 8, "training_start_step": 64},
     "DoubleDQN": {"training_frequency": 8, "training_start_step": 64},
 }

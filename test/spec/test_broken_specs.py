@@ -205,7 +205,7 @@ BROKEN = [
     ),
     # meta and search
     (PPO, "meta.distributed", "synced", 'meta.distributed: "synced" is not in this version; use false'),
-    (PPO, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),
+    (A2C, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),
     (PPO, "search", {"gamma": [0, 1]}, "search.gamma: must be a path and a distribution"),
     (PPO, "search", {"agent.algorithm.gamma__choice": 0.9}, "search.agent.algorithm.gamma__choice: must be a list of"),
     (PPO, "agent", [PPO["agent"], PPO["agent"]], "agent: a list of 2; a spec has one"),

@@ -14,6 +14,7 @@ from slm_lab.agent.algorithm.base import (
 )
 from slm_lab.agent.algorithm.estimator import gae, monte_carlo_return, nstep_return, standardize
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, policy_gradient, value_loss
+from slm_lab.agent.algorithm.scale import RunningStd
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
 from slm_lab.spec import AgentSpec
@@ -33,7 +34,8 @@ class ActorCritic:
     - neither: the discounted sum of what was observed, A = R - V, target R.
 
     Advantages are standardised over the batch, which the paper does not do; it makes the step size independent of the
-    scale of the rewards.
+    scale of the rewards. With `normalize_v_targets` the value loss is of value and target divided by the running
+    deviation of the targets (`RunningStd`), so that neither `val_loss_coef` nor a shared body depends on it.
 
     Example:
         "algorithm": {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32, "val_loss_coef": 0.5,
@@ -55,7 +57,11 @@ class ActorCritic:
             val_loss_coef=algorithm.val_loss_coef,
         )
         self.learner = setting.learner(loss, self.net, actor_critic_groups(self.net, spec.net))
-        self.modules, self.learners = {"net": self.net}, {"net": self.learner}
+        self.value_scale = RunningStd().to(setting.device) if algorithm.normalize_v_targets else None
+        self.modules = (
+            {"net": self.net} if self.value_scale is None else {"net": self.net, "value_scale": self.value_scale}
+        )
+        self.learners = {"net": self.learner}
         self.generators = {"action": setting.generator("action")}
 
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
@@ -72,7 +78,8 @@ class ActorCritic:
         batch = self.memory.sample()
         advantage, target = self.advantage_and_target(batch)
         entropy_coef = self.setting.scalar(self.entropy_coef(frame))
-        metrics = self.learner.step(*flatten(batch.obs, batch.action, advantage, target), entropy_coef)
+        value_scale = self.setting.scalar(1.0) if self.value_scale is None else self.value_scale.update(target)
+        metrics = self.learner.step(*flatten(batch.obs, batch.action, advantage, target), entropy_coef, value_scale)
         self.learner.decay(frame)
         return mean_metrics([metrics])
 
@@ -101,15 +108,16 @@ def actor_critic_loss(
     advantage: Tensor,
     target: Tensor,
     entropy_coef: Tensor,
+    value_scale: Tensor,
     *,
     value_loss_fn: LossFn,
     policy_loss_coef: float,
     val_loss_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss; every batch argument is [B, ...]."""
+    """Return the loss; batch arguments are [B, ...], the last two scalars."""
     policy, value = net.policy_value(obs)
     entropy = policy.entropy().mean()
     policy_loss = policy_gradient(policy.log_prob(action), standardize(advantage))
-    critic_loss = value_loss(value, target, value_loss_fn)
+    critic_loss = value_loss(value / value_scale, target / value_scale, value_loss_fn)
     loss = policy_loss_coef * policy_loss + val_loss_coef * critic_loss - entropy_coef * entropy
     return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}

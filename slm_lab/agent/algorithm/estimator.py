@@ -62,6 +62,16 @@ def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     return (x - x.mean()) / (x.std(correction=0) + eps)
 
 
+def symlog(x: Tensor) -> Tensor:
+    """Return sign(x) ln(|x| + 1), Hafner et al. 2023, arXiv:2301.04104 eq. 9: near 0 it is x, far away a logarithm."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Return sign(x) (exp(|x|) - 1), the inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
 def _accumulate(x: Tensor, done: Tensor, rate: float) -> Tensor:
     """Return y_t = x_t + rate (1 - done_t) y_{t+1} with y_T = 0, over the first dimension.
 

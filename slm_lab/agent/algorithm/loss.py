@@ -52,6 +52,15 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor,
     return -torch.minimum(ratio * advantage, clipped * advantage).mean()
 
 
+def approx_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """Estimate KL(pi_old || pi) from actions of the old policy: mean(r - 1 - log r), never negative. Tensors `[B]`.
+
+    Schulman 2020, "Approximating KL divergence", k3. No gradient.
+    """
+    log_ratio = (log_prob - old_log_prob).detach()
+    return (log_ratio.expm1() - log_ratio).mean()
+
+
 def value_loss(
     value: Tensor,
     target: Tensor,

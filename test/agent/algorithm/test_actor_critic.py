@@ -97,3 +97,15 @@ def test_the_entropy_coefficient_follows_its_schedule():
     decay = {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 100}
     assert a2c({**LAM, "entropy_coef_spec": decay}).variables(50) == {"entropy_coef": 0.1}
     assert a2c(LAM).variables(50) == {"entropy_coef": 0.0}
+
+
+def test_the_value_loss_in_units_of_the_deviation_of_all_targets():
+    algorithm = a2c({**PLAIN, "normalize_v_targets": True})
+    for reward in (20.0, 60.0):
+        add(algorithm.memory, 1.0, 0, reward, 2.0, terminated=True, final_obs=5.0)
+        add(algorithm.memory, 2.0, 1, 0.0, 3.0, terminated=True, final_obs=5.0)
+        set_policy(algorithm)
+        loss = algorithm.update(2)["value_loss"]
+    variance = torch.tensor([20.0, 0.0, 60.0, 0.0]).var(correction=0).item()
+    assert_close(loss, (59.0**2 + 2.0**2) / 2 / variance, rtol=1e-5, atol=0)
+    assert set(algorithm.modules) == {"net", "value_scale"}

@@ -11,6 +11,8 @@ from slm_lab.agent.algorithm.estimator import (
     nstep_return,
     standardize,
     successor_value,
+    symexp,
+    symlog,
     td_target,
 )
 
@@ -170,3 +172,15 @@ def test_standardize():
     assert_close(standardize(torch.tensor([[1.0, 3.0], [1.0, 3.0]])), torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]))
     assert standardize(torch.tensor([5.0])).tolist() == [0.0]
     assert standardize(torch.full((3,), 2.0)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_symlog_by_hand():
+    e = torch.tensor(1.0).exp().item()
+    assert_close(symlog(torch.tensor([0.0, e - 1, 1 - e * e])), torch.tensor([0.0, 1.0, -2.0]))
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1))
+def test_symexp_undoes_symlog(values):
+    x = torch.tensor(values, dtype=torch.float64)
+    assert_close(symexp(symlog(x)), x)
+    assert (symlog(x).abs() <= x.abs()).all()

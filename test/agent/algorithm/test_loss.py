@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slm_lab.agent.algorithm.loss import clipped_surrogate, make_loss, policy_gradient, q_loss, value_loss
+from slm_lab.agent.algorithm.loss import approx_kl, clipped_surrogate, make_loss, policy_gradient, q_loss, value_loss
 from slm_lab.spec.errors import SpecError
 
 
@@ -90,3 +90,13 @@ def test_make_loss(spec, loss):
 def test_a_wrong_loss_spec_is_an_error(spec, message):
     with pytest.raises(SpecError, match=message):
         make_loss(spec)
+
+
+def test_approximate_kl():
+    old = torch.tensor([0.5, 0.5]).log()
+    assert approx_kl(old, old).item() == 0.0
+    new = torch.tensor([0.75, 0.25]).log().requires_grad_()
+    # ratios 3/2 and 1/2, each as likely as the other: the exact divergence, as r - 1 is 0 on average
+    exact = 0.5 * (torch.tensor([0.5, 0.5]) / new.detach().exp()).log().sum()
+    assert_close(approx_kl(new, old), exact)
+    assert not approx_kl(new, old).requires_grad

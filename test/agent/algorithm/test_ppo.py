@@ -62,13 +62,16 @@ def test_loss_by_hand(clip_eps, policy_loss, clip_value, value_losses):
         old_value=torch.tensor([0.0, 1.5]),
         clip_eps=torch.tensor(clip_eps),
         entropy_coef=torch.tensor(0.1),
+        value_scale=torch.tensor(1.0),
         value_loss_fn=make_loss({"name": "MSELoss"}),
         val_loss_coef=0.5,
         clip_value=clip_value,
+        standardize_advantage=True,
     )
     value_loss = (first + second) / 2
     assert_close(metrics["policy_loss"].item(), policy_loss, rtol=1e-5, atol=1e-6)
     assert_close(metrics["value_loss"].item(), value_loss, rtol=1e-5, atol=1e-6)
+    assert_close(metrics["approx_kl"].item(), ((0.5 - log(1.5)) + (-0.5 - log(0.5))) / 2, rtol=1e-5, atol=1e-6)
     assert_close(loss.item(), policy_loss + 0.5 * value_loss - 0.1 * ENTROPY, rtol=1e-5, atol=1e-6)
 
 
@@ -84,7 +87,7 @@ def test_the_first_epoch_by_hand(end, value_loss):
     algorithm = ppo(val_loss_coef=2.0, entropy_coef_spec={"name": "no_decay", "start_val": 0.1})
     fill(algorithm, **end)
     metrics = algorithm.update(2)
-    expected = {"policy_loss": 0.0, "value_loss": value_loss, "entropy": ENTROPY}  # ratio 1
+    expected = {"policy_loss": 0.0, "value_loss": value_loss, "entropy": ENTROPY, "approx_kl": 0.0}  # ratio 1
     assert_close(metrics, expected | {"loss": 2 * value_loss - 0.1 * ENTROPY}, rtol=1e-5, atol=1e-6)
 
 
@@ -147,3 +150,64 @@ def test_the_rate_falls_once_per_rollout():
     fill(algorithm)
     algorithm.update(2)
     assert algorithm.learner.lr == 0.5
+
+
+def test_the_value_loss_in_units_of_the_deviation():
+    net = ppo().net
+    _, metrics = ppo_loss(
+        net,
+        obs=torch.tensor([[10.0], [20.0]]),
+        action=torch.tensor([0, 1]),
+        old_log_prob=torch.tensor([log(P / 1.5), log(Q / 0.5)]),
+        advantage=torch.tensor([3.0, 1.0]),
+        target=torch.tensor([20.0, 0.0]),
+        old_value=torch.tensor([0.0, 15.0]),
+        clip_eps=torch.tensor(0.2),
+        entropy_coef=torch.tensor(0.0),
+        value_scale=torch.tensor(10.0),
+        value_loss_fn=make_loss({"name": "MSELoss"}),
+        val_loss_coef=1.0,
+        clip_value=True,
+        standardize_advantage=False,
+    )
+    assert_close(metrics["value_loss"].item(), (1.8**2 + 2.0**2) / 2)  # as by hand above, for a tenth of everything
+    assert_close(metrics["policy_loss"].item(), -(1.2 * 3.0 + 0.5 * 1.0) / 2)  # the advantages as they are
+
+
+def test_the_running_deviation_of_the_targets_is_of_all_rollouts():
+    algorithm = ppo(normalize_v_targets=True)
+    for reward in (20.0, 60.0):
+        add(algorithm.memory, 1.0, 0, reward, 2.0, terminated=True, final_obs=2.0)
+        add(algorithm.memory, 2.0, 1, 0.0, 3.0, terminated=True, final_obs=3.0)
+        *_, target, _, scale = algorithm.prepare(algorithm.memory.sample())
+        assert target.tolist() == [reward, 0.0]
+    assert_close(scale.item(), torch.tensor([20.0, 0.0, 60.0, 0.0]).std(correction=0).item())
+    assert set(algorithm.modules) == {"net", "value_scale"}
+
+
+def test_advantages_by_percentiles_of_the_rollout():
+    algorithm = ppo(normalize_advantages="percentile")
+    add(algorithm.memory, 1.0, 0, 41.0, 2.0, terminated=True, final_obs=2.0)
+    add(algorithm.memory, 2.0, 1, 2.0, 3.0, terminated=True, final_obs=3.0)
+    _, _, _, advantage, _, _, _ = algorithm.prepare(algorithm.memory.sample())
+    assert_close(advantage, torch.tensor([40.0, 0.0]) / 36.0)  # of 0 and 40: p5 = 2, p95 = 38
+    assert set(algorithm.modules) == {"net", "advantage_scale"}
+
+
+def test_symlog_values_mean_what_plain_ones_do():
+    algorithm = ppo(symlog=True)
+    add(algorithm.memory, log(3.0), 0, 1.0, log(7.0))  # V = 2
+    add(algorithm.memory, log(7.0), 1, 0.0, 0.0, truncated=True, final_obs=-log(3.0))  # V = 6, then -2
+    _, _, _, advantage, target, output, _ = algorithm.prepare(algorithm.memory.sample())
+    # delta_1 = 0.5 * -2 - 6 = -7; delta_0 = 1 + 0.5 * 6 - 2 = 2, A_0 = 2 + 0.25 * -7
+    assert_close(advantage, torch.tensor([0.25, -7.0]))
+    assert_close(target, torch.tensor([log(3.25), -log(2.0)]))
+    assert_close(output, torch.tensor([log(3.0), log(7.0)]))
+
+
+@pytest.mark.parametrize(("target_kl", "epochs"), [(None, 5), (1e-9, 2), (1e9, 5)])
+def test_epochs_end_where_the_policy_has_gone_too_far(target_kl, epochs):
+    algorithm = ppo(training_epoch=5, target_kl=target_kl)  # the first epoch is one step, of the old policy: KL 0
+    fill(algorithm)
+    algorithm.update(2)
+    assert algorithm.learner.opt_steps == 2 * epochs
