@@ -96,7 +96,7 @@ class PolicyGradient(Algorithm):
 class Reinforce(PolicyGradient):
     """REINFORCE, Williams 1992."""
 
-    memories: ClassVar[tuple[str, ...]] = ("OnPolicyReplay", "OnPolicyBatchReplay")
+    memories: ClassVar[tuple[str, ...]] = ("OnPolicyReplay", "OnPolicyBatchReplay", "OnPolicyCrossEntropy")
 
     name: Literal["Reinforce"] = "Reinforce"
     """The algorithm."""
@@ -105,7 +105,8 @@ class Reinforce(PolicyGradient):
     policy_loss_coef: NotNegative = 1.0
     """Weight of the policy loss."""
     training_frequency: Count
-    """Size of a batch: finished episodes with OnPolicyReplay, vector steps with OnPolicyBatchReplay."""
+    """Size of a batch: finished episodes with OnPolicyReplay and OnPolicyCrossEntropy, vector steps with
+    OnPolicyBatchReplay."""
 
 
 class ActorCritic(PolicyGradient):

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from slm_lab.spec.algorithm import VarSpec
-from slm_lab.spec.model import Count, NotNegative, Positive, Section, problem
+from slm_lab.spec.model import Count, NotNegative, Positive, Section, Share, problem
 
 
 class MemorySpec(Section):
@@ -27,6 +27,15 @@ class OnPolicyBatchReplay(MemorySpec):
 
     name: Literal["OnPolicyBatchReplay"] = "OnPolicyBatchReplay"
     """The memory."""
+
+
+class OnPolicyCrossEntropy(MemorySpec):
+    """Whole episodes, used once, and only the best of every training_frequency finished ones: cross-entropy method."""
+
+    name: Literal["OnPolicyCrossEntropy"] = "OnPolicyCrossEntropy"
+    """The memory."""
+    cross_entropy: Share = 1.0
+    """An episode is used if its return is at least this quantile of the batch's, 0 to 1; 1: the best alone."""
 
 
 class ReplaySpec(MemorySpec):
@@ -75,7 +84,8 @@ class PrioritizedReplay(ReplaySpec):
 MEMORIES: dict[str, type[MemorySpec]] = {
     "OnPolicyReplay": OnPolicyReplay,
     "OnPolicyBatchReplay": OnPolicyBatchReplay,
+    "OnPolicyCrossEntropy": OnPolicyCrossEntropy,
     "Replay": Replay,
     "PrioritizedReplay": PrioritizedReplay,
 }
-PLANNED_MEMORIES = ("OnPolicyCrossEntropy",)
+PLANNED_MEMORIES = ()

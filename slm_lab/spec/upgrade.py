@@ -39,6 +39,7 @@ UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
     "OnPolicyReplay": ("batch_size", "max_size", "use_cer"),
+    "OnPolicyCrossEntropy": ("batch_size", "max_size", "use_cer"),
     "OnPolicyBatchReplay": ("batch_size", "max_size", "use_cer"),
     "Replay": ("alpha", "epsilon"),
 }

@@ -39,9 +39,11 @@ ALGORITHMS["PPO scaled"] = {
     "normalize_v_targets": True,
     "target_kl": 0.1,
 }
-VALUE_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", "Reinforce")]
+ALGORITHMS["Cross-entropy"] = {**ALGORITHMS["Reinforce"], "center_return": False}
+VALUE_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", "Reinforce", "Cross-entropy")]
 MEMORIES = {
     "Reinforce": {"name": "OnPolicyReplay"},
+    "Cross-entropy": {"name": "OnPolicyCrossEntropy", "cross_entropy": 0.5},
     "ActorCritic": {"name": "OnPolicyBatchReplay"},
     "PPO": {"name": "OnPolicyBatchReplay"},
     "DQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
@@ -56,7 +58,7 @@ def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max
     default_net["optim_spec"] = {"name": "Adam", "lr": 0.01}
     agent = {"name": algorithm, "algorithm": part}
     if algorithm != "Random":
-        agent["memory"] = {**MEMORIES[part["name"]], **(memory or {})}
+        agent["memory"] = {**(MEMORIES.get(algorithm) or MEMORIES[part["name"]]), **(memory or {})}
         agent["net"] = {**default_net, **(net or {})}
     env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame, **(env_keys or {})}
     return Spec.from_dict("test", {"agent": agent, "env": env})

@@ -10,6 +10,7 @@ GAMMA = 0.7
 POLICY_LEARNERS = [name for name in ALGORITHMS if name != "Random"]
 LR = {
     "Reinforce": 0.05,
+    "Cross-entropy": 0.05,
     "A2C": 0.03,
     "A2C n-step": 0.03,
     "PPO": 0.02,
@@ -19,6 +20,7 @@ LR = {
 }
 FRAMES = {
     "Reinforce": 1600,
+    "Cross-entropy": 1600,
     "A2C": 4000,
     "A2C n-step": 3000,
     "PPO": 2048,
@@ -28,6 +30,7 @@ FRAMES = {
 }
 CHANGES = {
     "Reinforce": {"training_frequency": 16},
+    "Cross-entropy": {"training_frequency": 16},
     "A2C": {"training_frequency": 4},
     "A2C n-step": {"num_step_returns": 3},
     "PPO": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},

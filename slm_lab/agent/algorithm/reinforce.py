@@ -22,7 +22,8 @@ class Reinforce:
     The returns of the batch are standardised, which makes their mean the baseline b, unless `center_return` is false:
     then they are only divided by their root mean square. The factor gamma^t of the textbook is left out, as is usual.
     With OnPolicyBatchReplay the batch is `training_frequency` vector steps, and a return counts the rewards up to its
-    end.
+    end. With OnPolicyCrossEntropy it is the best of `training_frequency` episodes: the cross-entropy method, but that a
+    step still counts by its return; `center_return: false` fits it, as every step of an elite is to be imitated.
 
     Example:
         "algorithm": {"name": "Reinforce", "gamma": 0.99, "training_frequency": 1, "center_return": true,

@@ -8,13 +8,14 @@ import torch
 from slm_lab.agent.memory.columns import plan_bytes
 from slm_lab.agent.memory.prioritized import PrioritizedReplay
 from slm_lab.agent.memory.replay import Replay, ReplayBatch
-from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyReplay, RolloutBatch
+from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyCrossEntropy, OnPolicyReplay, RolloutBatch
 from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import MemorySpec, schema
 
 __all__ = [
     "Memory",
     "OnPolicyBatchReplay",
+    "OnPolicyCrossEntropy",
     "OnPolicyReplay",
     "PrioritizedReplay",
     "Replay",
@@ -51,7 +52,7 @@ def make_memory(
         device: where batches go.
         seed: of the sampling.
         horizon: the algorithm's training frequency: vector steps for OnPolicyBatchReplay, finished episodes for
-            OnPolicyReplay; a replay needs none.
+            OnPolicyReplay and OnPolicyCrossEntropy; a replay needs none.
         gamma: discount of the reward one step later; a replay's alone, as is
         num_steps: how many steps on a transition leads.
     """
@@ -75,13 +76,17 @@ def make_memory(
         return PrioritizedReplay(alpha=spec.alpha, epsilon=spec.epsilon, beta=beta, **replay)
     if horizon is None:
         raise ValueError(f"{spec.name} needs a horizon")
+    sizes: dict[str, Any] = {
+        "obs_space": obs_space,
+        "action_space": action_space,
+        "num_envs": num_envs,
+        "device": device,
+    }
     if isinstance(spec, schema.OnPolicyBatchReplay):
-        return OnPolicyBatchReplay(
-            obs_space=obs_space, action_space=action_space, num_envs=num_envs, horizon=horizon, device=device
-        )
-    return OnPolicyReplay(
-        obs_space=obs_space, action_space=action_space, num_envs=num_envs, episodes=horizon, device=device
-    )
+        return OnPolicyBatchReplay(horizon=horizon, **sizes)
+    if isinstance(spec, schema.OnPolicyCrossEntropy):
+        return OnPolicyCrossEntropy(episodes=horizon, cross_entropy=spec.cross_entropy, **sizes)
+    return OnPolicyReplay(episodes=horizon, **sizes)
 
 
 def memory_nbytes(
@@ -95,12 +100,12 @@ def memory_nbytes(
 ) -> int:
     """Return the bytes that `make_memory` would allocate, without allocating them (see there for the arguments).
 
-    OnPolicyReplay grows with the longest episode: for it, this is what it begins with.
+    Memories of whole episodes grow with the longest of them: for these, this is what they begin with.
     """
     if isinstance(spec, schema.Replay | schema.PrioritizedReplay):
         kind = Replay if isinstance(spec, schema.Replay) else PrioritizedReplay
         return plan_bytes(kind.plan(obs_space, action_space, num_envs, spec.max_size, frame_stack))
-    rows = OnPolicyReplay.FIRST_ROWS if isinstance(spec, schema.OnPolicyReplay) else horizon
+    rows = horizon if isinstance(spec, schema.OnPolicyBatchReplay) else OnPolicyReplay.FIRST_ROWS
     if rows is None:
         raise ValueError(f"{spec.name} needs a horizon")
     return plan_bytes(OnPolicyBatchReplay.plan(obs_space, action_space, num_envs, rows))

@@ -235,6 +235,7 @@ class OnPolicyReplay(_OnPolicyMemory):
         """
         if not self.ready:
             raise ValueError(f"{len(self._spans)} of {self.episodes} episodes are finished")
+        self._select()
         final_obs = self._to_device(self._stack_final_obs())
         lengths = [stop - start for _, start, stop in self._spans]
         batch = RolloutBatch(
@@ -261,6 +262,9 @@ class OnPolicyReplay(_OnPolicyMemory):
         self._start = list(state["start"])
         self._spans = [(env, start, stop) for env, start, stop in state["spans"]]
 
+    def _select(self) -> None:
+        """Drop finished episodes that are not to be handed out: none."""
+
     def _take_spans(self, column: np.ndarray) -> np.ndarray:
         """Return [T, 1, …]: the finished episodes one after another."""
         return np.concatenate([column[start:stop, env] for env, start, stop in self._spans])[:, None]
@@ -278,3 +282,29 @@ class OnPolicyReplay(_OnPolicyMemory):
         for name, column in self._column.items():
             self._column[name] = np.zeros((rows, *column.shape[1:]), column.dtype)
             self._column[name][: self._t] = column[: self._t]
+
+
+class OnPolicyCrossEntropy(OnPolicyReplay):
+    """Whole episodes, of which only the best are handed out: the elite of the cross-entropy method.
+
+    Rubinstein 1999, "The Cross-Entropy Method for Combinatorial and Continuous Optimization"; Mannor et al. 2003, "The
+    Cross Entropy Method for Fast Policy Search".
+
+    An episode counts as one of the best if its return, the plain sum of its rewards, is at least the
+    `100 cross_entropy`-th percentile (interpolated) of those in the batch. So the best one always is.
+
+    Args:
+        cross_entropy: 0 hands out every episode, 1 the best alone.
+        replay: the arguments of `OnPolicyReplay`.
+    """
+
+    def __init__(self, *, cross_entropy: float, **replay: Any) -> None:
+        super().__init__(**replay)
+        self.cross_entropy = cross_entropy
+
+    def _select(self) -> None:
+        reward = self._column["reward"]
+        returns = np.array([reward[start:stop, env].sum(dtype=np.float64) for env, start, stop in self._spans])
+        best = (returns >= np.quantile(returns, self.cross_entropy)).nonzero()[0]
+        self._spans = [self._spans[episode] for episode in best]
+        self._final_obs = [self._final_obs[episode] for episode in best]

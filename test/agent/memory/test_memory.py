@@ -26,6 +26,7 @@ CASES = {
     "Pong": (replay_spec(2000), PONG | {"num_envs": 16, "frame_stack": 4}),
     "CartPole rollout": (schema.OnPolicyBatchReplay(), CARTPOLE | {"num_envs": 4, "horizon": 128}),
     "Pong rollout": (schema.OnPolicyBatchReplay(), PONG | {"num_envs": 8, "horizon": 32}),
+    "CartPole elite": (schema.OnPolicyCrossEntropy(), CARTPOLE | {"num_envs": 4, "horizon": 2}),
     "CartPole episodes": (schema.OnPolicyReplay(), CARTPOLE | {"num_envs": 4, "horizon": 2}),
 }
 
@@ -61,6 +62,8 @@ def test_spec_is_obeyed():
     assert action[1:] == [197, 197, 198, 198, 199, 199]
     assert make_memory(schema.OnPolicyBatchReplay(), **CARTPOLE, num_envs=2, horizon=3).horizon == 3
     assert make_memory(schema.OnPolicyReplay(), **CARTPOLE, num_envs=2, horizon=3).episodes == 3
+    elite = make_memory(schema.OnPolicyCrossEntropy(cross_entropy=0.7), **CARTPOLE, num_envs=2, horizon=3)
+    assert (elite.episodes, elite.cross_entropy) == (3, 0.7)
 
 
 def test_on_policy_memory_without_horizon_is_an_error():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_stream import Stream
 
-from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyReplay
+from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyCrossEntropy, OnPolicyReplay
 from slm_lab.experiment.checkpoint import Checkpoints
 
 streams = st.builds(
@@ -31,6 +31,16 @@ def rollout_for(stream, horizon=5):
 def episodes_for(stream, episodes=2):
     return Episodes(
         obs_space=stream.obs_space, action_space=stream.action_space, num_envs=stream.num_envs, episodes=episodes
+    )
+
+
+def elite_for(stream, episodes=3, cross_entropy=0.5):
+    return OnPolicyCrossEntropy(
+        obs_space=stream.obs_space,
+        action_space=stream.action_space,
+        num_envs=stream.num_envs,
+        episodes=episodes,
+        cross_entropy=cross_entropy,
     )
 
 
@@ -102,7 +112,7 @@ def test_whole_episodes_are_handed_out_in_the_order_of_finishing(stream, count):
 
 
 @settings(max_examples=30, deadline=None)
-@given(stream=streams, before=st.integers(0, 30), make=st.sampled_from([rollout_for, episodes_for]))
+@given(stream=streams, before=st.integers(0, 30), make=st.sampled_from([rollout_for, episodes_for, elite_for]))
 def test_saved_and_loaded_memory_goes_on_exactly(tmp_path_factory, stream, before, make):
     memory = make(stream)
     for _ in range(before):
@@ -156,3 +166,37 @@ def test_memory_of_whole_episodes_stays_as_small_as_what_is_under_way():
         if memory.ready:
             memory.sample()
     assert len(memory.state_dict()["obs"]) < 30
+
+
+def returns_of(batch):
+    """The return of each episode of a batch."""
+    first = [0, *(batch.ended + 1).tolist()[:-1]]
+    return [batch.reward[start : end + 1].sum().item() for start, end in zip(first, batch.ended, strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(stream=streams, count=st.integers(1, 6), cross_entropy=st.sampled_from([0.0, 0.3, 0.75, 1.0]))
+def test_only_the_best_episodes_are_handed_out(stream, count, cross_entropy):
+    every, elite = episodes_for(stream, count), elite_for(stream, count, cross_entropy)
+    for _ in range(40):
+        transition = stream.step()
+        every.add(*transition)
+        elite.add(*transition)
+        assert elite.ready == every.ready
+        if not every.ready:
+            continue
+        whole, best = every.sample(), elite.sample()
+        returns = returns_of(whole)
+        least = np.quantile(returns, cross_entropy)
+        kept = [episode for episode, total in enumerate(returns) if total >= least - 1e-5]
+        rows = [
+            row
+            for row, episode in enumerate(np.searchsorted(whole.ended.numpy(), range(len(whole.obs))))
+            if episode in kept
+        ]
+        for name in ("obs", "action", "reward", "terminated", "done"):
+            assert torch.equal(getattr(best, name), getattr(whole, name)[rows]), name
+        assert best.ended.tolist() == best.done[:, 0].nonzero().flatten().tolist()
+        assert torch.equal(best.final_obs, whole.final_obs[kept])
+        assert torch.equal(best.last_obs, best.final_obs[-1:])
+        assert max(returns_of(best)) == max(returns)
