@@ -1,13 +1,14 @@
 """The agent: an algorithm between an environment that speaks numpy and nets that speak torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
+from slm_lab.agent.algorithm.recurrence import HiddenState
 from slm_lab.env import Step, VecEnv
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec
@@ -44,10 +45,11 @@ class Agent:
         with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
             torch.manual_seed(derive_seed(seed, "net"))
             self.algorithm = make_algorithm(spec.agent, setting)
+        hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
+        self._hidden = hidden if hidden is not None and hidden.size else None
 
-    @torch.inference_mode()
     def act(self, obs: np.ndarray, frame: int = 0, explore: bool = True) -> np.ndarray:
-        """Choose actions.
+        """Choose actions in the environments that are learned from.
 
         Args:
             obs: observations [N, ...].
@@ -57,17 +59,39 @@ class Agent:
         Returns:
             actions [N, ...].
         """
-        return self.algorithm.act(torch.from_numpy(obs).to(self.device), frame, explore).cpu().numpy()
+        return self._act(obs, frame, explore, self._hidden)
+
+    @torch.inference_mode()
+    def _act(self, obs: np.ndarray, frame: int, explore: bool, hidden: HiddenState | None) -> np.ndarray:
+        seen = torch.from_numpy(obs).to(self.device)
+        return self.algorithm.act(seen if hidden is None else hidden.see(seen), frame, explore).cpu().numpy()
+
+    def play(self, env: VecEnv) -> Iterator[None]:
+        """Play by the best known actions where nothing is learned; stops after the reset and after every step."""
+        hidden = None
+        if self._hidden is not None:
+            hidden = HiddenState(self._hidden.size, env.num_envs, None, self.device)
+        obs = env.reset()
+        while True:
+            yield
+            step = env.step(self._act(obs, 0, explore=False, hidden=hidden))
+            obs = step.obs
+            if hidden is not None:
+                hidden.follow(step)
 
     def observe(self, obs: np.ndarray, action: np.ndarray, step: Step) -> None:
         """Remember what `action` led to."""
         if self.algorithm.memory is not None:
             self.algorithm.memory.add(obs, action, step)
+        if self._hidden is not None:
+            self._hidden.follow(step)
 
     def interrupt(self) -> None:
         """Forget that the last step was to be followed by another: what comes next belongs to new episodes."""
         if self.algorithm.memory is not None:
             self.algorithm.memory.interrupt()
+        if self._hidden is not None:
+            self._hidden.reset()
 
     def ready(self, frame: int) -> bool:
         """Tell whether it is time to learn."""
@@ -111,11 +135,12 @@ class Agent:
             module.load_state_dict(state[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes besides the weights: optimisers, memory, random streams."""
+        """Return everything that changes besides the weights: optimisers, memory, hidden state, random streams."""
         algorithm = self.algorithm
         return {
             "optim": {name: learner.state_dict() for name, learner in algorithm.learners.items()},
             "memory": algorithm.memory.state_dict() if algorithm.memory is not None else {},
+            "hidden": self._hidden.state_dict() if self._hidden is not None else {},
             "streams": {name: generator.get_state() for name, generator in algorithm.generators.items()},
         }
 
@@ -126,6 +151,8 @@ class Agent:
             learner.load_state_dict(state["optim"][name])
         if algorithm.memory is not None:
             algorithm.memory.load_state_dict(state["memory"])
+        if self._hidden is not None:
+            self._hidden.load_state_dict(state["hidden"])
         for name, generator in algorithm.generators.items():
             generator.set_state(state["streams"][name])
 

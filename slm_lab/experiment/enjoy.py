@@ -96,13 +96,13 @@ def _play(
     agent: Agent, env: VecEnv, episodes: int, tell: Callable[[str], None], on_frame: Callable[[], None] = lambda: None
 ) -> list[float]:
     scores: list[float] = []
-    obs = env.reset()
-    while len(scores) < episodes:
-        on_frame()
-        obs = env.step(agent.act(obs, explore=False)).obs
+    for _ in agent.play(env):
         for episode in env.stats.drain():
             scores.append(episode.total_reward)
             tell(f"episode {len(scores)}: score {episode.total_reward:g} in {episode.length} steps")
+        if len(scores) >= episodes:
+            break
+        on_frame()
     tell(f"mean score over {episodes} episodes: {np.mean(scores):.2f} ± {np.std(scores):.2f}")
     return scores
 

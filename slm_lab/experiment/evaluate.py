@@ -27,11 +27,11 @@ def evaluate(
     try:
         env.load_normalizers(train_env.normalizer_state())
         returns: dict[int, float] = {}
-        obs = env.reset()
-        while len(returns) < episodes:
-            obs = env.step(agent.act(obs, explore=False)).obs
+        for _ in agent.play(env):
             for index, episode_return, _length in env.stats.drain():
                 returns.setdefault(index, episode_return)
+            if len(returns) == episodes:
+                break
     finally:
         env.close()
         for name, generator in streams.items():

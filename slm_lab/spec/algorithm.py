@@ -62,6 +62,8 @@ class Algorithm(Section):
 
     memories: ClassVar[tuple[str, ...]] = ()
     """Memories that suit it."""
+    recurrent: ClassVar[bool] = False
+    """Whether it works with a RecurrentNet."""
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if the rest of the spec does not fit this algorithm."""
@@ -76,6 +78,8 @@ class Random(Algorithm):
 
 class PolicyGradient(Algorithm):
     """Keys of the algorithms that act by a policy net."""
+
+    recurrent: ClassVar[bool] = True
 
     action_pdtype: Distribution = "default"
     """Distribution of actions. default: Categorical, MultiCategorical, Bernoulli or Normal, as the action space is."""

@@ -1,7 +1,7 @@
 """The `agent.net` part of a spec: one model per net."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 
@@ -18,6 +18,9 @@ from slm_lab.spec.model import (
     problem,
     unknown_text,
 )
+
+if TYPE_CHECKING:
+    from slm_lab.spec.schema import AgentSpec
 
 ROLES = ("actor", "critic")
 ROLE_PREFIXES = tuple(f"{role}_" for role in ROLES)
@@ -102,6 +105,9 @@ class NetSpec(Section):
     gpu: Annotated[bool | Literal["auto"], either('true, false or "auto"')] = "auto"
     """Train on the GPU; auto: if there is one."""
 
+    def check(self, agent: "AgentSpec") -> None:
+        """Raise if the rest of the agent does not fit this net."""
+
     def for_role(self, role: Literal["actor", "critic"]) -> Self:
         """Return the spec of one role's net: `actor_X` or `critic_X` in place of X."""
         own = {key: value for key, value in self.model_dump().items() if key in type(self).model_fields}
@@ -183,5 +189,43 @@ class ConvNet(NetSpec):
         return self
 
 
-NETS: dict[str, type[NetSpec]] = {"MLPNet": MLPNet, "ConvNet": ConvNet}
-PLANNED_NETS = ("RecurrentNet", "DuelingMLPNet", "DuelingConvNet", "HydraMLPNet", "TorchArcNet")
+class RecurrentNet(NetSpec):
+    """Fully connected layers, then a recurrent cell: it remembers what it saw since the episode began."""
+
+    type: Literal["RecurrentNet"] = "RecurrentNet"
+    """The net."""
+    cell_type: Literal["RNN", "LSTM", "GRU"] = "GRU"
+    """The cell: a class of torch.nn."""
+    rnn_hidden_size: Count
+    """Numbers in the hidden state of each layer."""
+    rnn_num_layers: Count = 1
+    """Layers of the cell."""
+    fc_hid_layers: list[Count] = Field(default_factory=list)
+    """Units of each layer before the cell."""
+    layer_norm: bool = False
+    """Layer normalisation of these layers, before each activation."""
+    seq_len: Count
+    """Steps of the sequences in training, as far as a gradient flows back. Divides the vector steps of a rollout and
+    the sizes of batches drawn; OnPolicyReplay takes whole episodes instead."""
+
+    def check(self, agent: "AgentSpec") -> None:
+        """Raise if the algorithm cannot work with sequences, or its batches cannot be cut into them."""
+        algorithm, memory = agent.algorithm, agent.memory
+        if not algorithm.recurrent:
+            raise problem("agent.net.type", f"RecurrentNet does not suit {algorithm.name}; use MLPNet or ConvNet")
+        if memory.name == "OnPolicyReplay":
+            return
+        horizon = "time_horizon" if hasattr(algorithm, "time_horizon") else "training_frequency"
+        sizes = {
+            f"agent.algorithm.{horizon}": getattr(algorithm, horizon) if memory.name == "OnPolicyBatchReplay" else 0,
+            "agent.algorithm.minibatch_size": getattr(algorithm, "minibatch_size", 0),
+            "agent.memory.batch_size": getattr(memory, "batch_size", 0),
+        }
+        for key, size in sizes.items():
+            if size % self.seq_len:
+                text = f"{size} is not a multiple of agent.net.seq_len {self.seq_len}"
+                raise problem(key, f"{text}; use {-(-size // self.seq_len) * self.seq_len}, or another seq_len")
+
+
+NETS: dict[str, type[NetSpec]] = {"MLPNet": MLPNet, "ConvNet": ConvNet, "RecurrentNet": RecurrentNet}
+PLANNED_NETS = ("DuelingMLPNet", "DuelingConvNet", "HydraMLPNet", "TorchArcNet")

@@ -36,7 +36,7 @@ from slm_lab.spec.memory import (
     Replay,
 )
 from slm_lab.spec.model import Count, Natural, Section, as_spec_error, one_of, problem
-from slm_lab.spec.net import NETS, PLANNED_NETS, ConvNet, MLPNet, NetSpec
+from slm_lab.spec.net import NETS, PLANNED_NETS, ConvNet, MLPNet, NetSpec, RecurrentNet
 
 __all__ = [
     "DQN",
@@ -55,6 +55,7 @@ __all__ = [
     "OnPolicyReplay",
     "PrioritizedReplay",
     "Random",
+    "RecurrentNet",
     "Reinforce",
     "Replay",
     "Spec",
@@ -145,6 +146,8 @@ class Spec(Section):
     @model_validator(mode="after")
     def _check_across(self) -> Self:
         self.agent.algorithm.check(self.agent, self.env)
+        if self.agent.net is not None:
+            self.agent.net.check(self.agent)
         for key, arguments in self.search.items():
             path, _, distribution = key.rpartition("__")
             if not path or not distribution:

@@ -38,6 +38,7 @@ UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "Random": ("action_pdtype", "action_policy"),
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
+    "RecurrentNet": ("normalize", "bidirectional"),  # to act is to know the past only
     "OnPolicyReplay": ("batch_size", "max_size", "use_cer"),
     "OnPolicyCrossEntropy": ("batch_size", "max_size", "use_cer"),
     "OnPolicyBatchReplay": ("batch_size", "max_size", "use_cer"),
@@ -191,7 +192,7 @@ def _rename_env(raw: Raw) -> None:
     if "normalize_state" in env:
         env["normalize_obs"] = env.pop("normalize_state")
         _say("env.normalize_state is read as env.normalize_obs")
-    if net.get("type") in NETS and "seq_len" in net:
+    if net.get("type") in NETS and net["type"] != "RecurrentNet" and "seq_len" in net:
         length = net.pop("seq_len")
         env |= {"frame_op": "stack", "frame_op_len": length} if env.get("frame_op") is None else {}
         _say(f"agent.net.seq_len: {length} is read as env.frame_op stack of as many")

@@ -17,6 +17,7 @@ from slm_lab.agent.algorithm.loss import LossFn, make_loss, policy_gradient, val
 from slm_lab.agent.algorithm.scale import RunningStd
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
+from slm_lab.agent.net.history import History
 from slm_lab.spec import AgentSpec
 
 
@@ -49,6 +50,7 @@ class ActorCritic:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec)
         self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
+        self.hidden = setting.hidden_state(spec, self.net)
         self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(
             actor_critic_loss,
@@ -64,7 +66,7 @@ class ActorCritic:
         self.learners = {"net": self.learner}
         self.generators = {"action": setting.generator("action")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()
@@ -75,7 +77,7 @@ class ActorCritic:
 
     def update(self, frame: int) -> dict[str, float]:
         """Take one gradient step on the rollout."""
-        batch = self.memory.sample()
+        batch = self.hidden.recall(self.net, self.memory.sample())
         advantage, target = self.advantage_and_target(batch)
         entropy_coef = self.setting.scalar(self.entropy_coef(frame))
         value_scale = self.setting.scalar(1.0) if self.value_scale is None else self.value_scale.update(target)
@@ -103,7 +105,7 @@ class ActorCritic:
 
 def actor_critic_loss(
     net: ActorCriticNet,
-    obs: Tensor,
+    obs: Tensor | History,
     action: Tensor,
     advantage: Tensor,
     target: Tensor,

@@ -1,6 +1,6 @@
 """What the algorithms have in common: where they are built, and what the lab asks of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.estimator import successor_value
+from slm_lab.agent.algorithm.recurrence import HiddenState, from_chunks, in_chunks
 from slm_lab.agent.memory import Memory, OnPolicyBatchReplay, OnPolicyReplay, Replay, RolloutBatch, make_memory
 from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.agent.net.build import Net
+from slm_lab.agent.net.history import History
 from slm_lab.agent.net.learner import Learner, Loss, ParameterGroup
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.schedule import Schedule, make_schedule
@@ -65,6 +68,11 @@ class Setting:
         net = ActorCritic(spec.net, self.obs_space, self.action_space, spec.algorithm.action_pdtype, critic=critic)
         return net.to(self.device)
 
+    def hidden_state(self, spec: AgentSpec, net: ActorCritic | Net) -> HiddenState:
+        """Build what carries the hidden state of `net`; of one that is not recurrent, it carries nothing."""
+        seq_len = None if spec.memory.name == "OnPolicyReplay" else getattr(spec.net, "seq_len", None)
+        return HiddenState(net.state_size, self.num_envs, seq_len, self.device)
+
     def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:
         """Build the optimiser step."""
         return Learner(loss, nets, groups, compile_loss=self.compile_loss)
@@ -79,6 +87,7 @@ class Algorithm(Protocol):
         learners: every optimiser step by name.
         generators: every random stream by name.
         logged: names of the metrics that the training curve has a column for.
+        hidden (only of those that work with recurrent nets): of `Setting.hidden_state`, for the net that acts.
     """
 
     memory: Memory | None
@@ -87,7 +96,7 @@ class Algorithm(Protocol):
     generators: Mapping[str, torch.Generator]
     logged: tuple[str, ...]
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
         """Choose actions [N, ...] for obs [N, ...]; without `explore`, the best known ones."""
         ...
 
@@ -115,9 +124,24 @@ def actor_critic_groups(net: ActorCritic, spec: NetSpec) -> list[ParameterGroup]
     ]
 
 
-def flatten(*tensors: Tensor) -> list[Tensor]:
-    """Merge time and environments: [T, N, ...] -> [T*N, ...]."""
-    return [tensor.flatten(0, 1) for tensor in tensors]
+def flatten(obs: Tensor | History, *tensors: Tensor) -> list[Any]:
+    """Merge time and environments: [T, N, ...] -> [T*N, ...]; beside a `History`, in the order of its rows."""
+    if isinstance(obs, History):
+        return [obs, *(in_chunks(tensor, len(obs.first)).flatten(0, 1) for tensor in tensors)]
+    return [tensor.flatten(0, 1) for tensor in (obs, *tensors)]
+
+
+def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> Iterator[Sequence[Any]]:
+    """Shuffle what `flatten` returned, and cut it into minibatches of `size` rows; of a `History`, whole sequences."""
+    obs, *tensors = data
+    shuffle: dict[str, Any] = {"generator": generator, "device": generator.device}
+    if not isinstance(obs, History):
+        order = torch.randperm(len(obs), **shuffle)
+        yield from zip(*(tensor[order].split(size) for tensor in data), strict=True)
+        return
+    length, count = obs.first.shape
+    for sequences in torch.randperm(count, **shuffle).split(size // length):
+        yield [obs.take(sequences), *(x.unflatten(0, (length, count))[:, sequences].flatten(0, 1) for x in tensors)]
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
@@ -149,25 +173,40 @@ def values_and_log_probs(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor,
     Returns:
         value V(s_t), next value V(s_{t+1}) of the true successors, and log-probability of the actions, each [T, N].
     """
-    obs, action = flatten(batch.obs, batch.action)
     parts, log_probs = [], []
-    for obs_part, action_part in zip(obs.split(CHUNK), action.split(CHUNK), strict=True):
-        policy, value = net.policy_value(obs_part)
+    for obs, action in _parts(batch.obs, batch.action):
+        policy, value = net.policy_value(obs)
         parts.append(value)
-        log_probs.append(policy.log_prob(action_part))
-    value = torch.cat(parts).view_as(batch.reward)
-    return value, _next_value(net, batch, value), torch.cat(log_probs).view_as(batch.reward)
+        log_probs.append(policy.log_prob(action))
+    value = _as_rollout(torch.cat(parts), batch)
+    return value, _next_value(net, batch, value), _as_rollout(torch.cat(log_probs), batch)
 
 
 @torch.no_grad()
 def values(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
     """Return the value V(s_t) and the next value V(s_{t+1}) of the true successors of a rollout, each [T, N]."""
-    parts = [net.value(part) for part in batch.obs.flatten(0, 1).split(CHUNK)]
-    value = torch.cat(parts).view_as(batch.reward)
+    value = _as_rollout(torch.cat([net.value(obs) for (obs,) in _parts(batch.obs)]), batch)
     return value, _next_value(net, batch, value)
 
 
+def _parts(obs: Tensor | History, *tensors: Tensor) -> Iterator[Sequence[Any]]:
+    """Flatten, and cut into parts of CHUNK rows; a `History`, which is of numbers and no images, stays whole."""
+    data = flatten(obs, *tensors)
+    return iter([data]) if isinstance(obs, History) else zip(*(x.split(CHUNK) for x in data), strict=True)
+
+
+def _as_rollout(x: Tensor, batch: RolloutBatch) -> Tensor:
+    """Undo `flatten` for one number a row: [T*N] -> [T, N]."""
+    if isinstance(batch.obs, History):
+        return from_chunks(x.unflatten(0, batch.obs.first.shape), batch.done.shape[1])
+    return x.view_as(batch.reward)
+
+
 def _next_value(net: ActorCritic, batch: RolloutBatch, value: Tensor) -> Tensor:
-    after = net.value(torch.cat([batch.last_obs, batch.final_obs]))
+    last, final = batch.last_obs, batch.final_obs
+    if isinstance(last, History) and isinstance(final, History):
+        after = net.value(last.beside(final))
+    else:
+        after = net.value(torch.cat([last, final]))
     num_envs = value.shape[1]
     return successor_value(value, after[:num_envs], batch.ended, after[num_envs:])

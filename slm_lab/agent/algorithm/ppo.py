@@ -1,8 +1,8 @@
 """Proximal Policy Optimization."""
 
 from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import (
@@ -10,6 +10,7 @@ from slm_lab.agent.algorithm.base import (
     actor_critic_groups,
     flatten,
     mean_metrics,
+    minibatches,
     scheduled,
     values_and_log_probs,
 )
@@ -18,6 +19,7 @@ from slm_lab.agent.algorithm.loss import LossFn, approx_kl, clipped_surrogate, m
 from slm_lab.agent.algorithm.scale import PercentileRange, RunningStd
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.agent.net.history import History
 from slm_lab.spec import AgentSpec
 
 
@@ -57,6 +59,7 @@ class PPO:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec)
         self.memory = setting.memory(spec, horizon=algorithm.time_horizon)
+        self.hidden = setting.hidden_state(spec, self.net)
         self.clip_eps = scheduled(algorithm.clip_eps_spec)
         self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         percentile = algorithm.normalize_advantages == "percentile"
@@ -76,7 +79,7 @@ class PPO:
         self.learners = {"net": self.learner}
         self.generators = {"action": setting.generator("action"), "shuffle": setting.generator("shuffle")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()
@@ -87,20 +90,19 @@ class PPO:
 
     def update(self, frame: int) -> dict[str, float]:
         """Run `training_epoch` epochs over the rollout, fewer where `target_kl` is passed."""
-        *data, value_scale = self.prepare(self.memory.sample())
+        *data, value_scale = self.prepare(self.hidden.recall(self.net, self.memory.sample()))
         coefs = self.setting.scalar(self.clip_eps(frame)), self.setting.scalar(self.entropy_coef(frame)), value_scale
         metrics = []
         for _ in range(self.spec.training_epoch):
-            order = torch.randperm(len(data[0]), generator=self.generators["shuffle"], device=self.setting.device)
-            minibatches = zip(*(tensor[order].split(self.spec.minibatch_size) for tensor in data), strict=True)
-            epoch = [self.learner.step(*minibatch, *coefs) for minibatch in minibatches]
+            batches = minibatches(data, self.spec.minibatch_size, self.generators["shuffle"])
+            epoch = [self.learner.step(*minibatch, *coefs) for minibatch in batches]
             metrics += epoch
             if self.spec.target_kl is not None and mean_metrics(epoch)["approx_kl"] > self.spec.target_kl:
                 break
         self.learner.decay(frame)
         return mean_metrics(metrics)
 
-    def prepare(self, batch: RolloutBatch) -> list[Tensor]:
+    def prepare(self, batch: RolloutBatch) -> list[Any]:
         """Return obs, action, log-probability, advantage, value target and value [T*N, ...], and the value's scale."""
         spec = self.spec
         output, next_value, log_prob = values_and_log_probs(self.net, batch)
@@ -119,7 +121,7 @@ class PPO:
 
 def ppo_loss(
     net: ActorCritic,
-    obs: Tensor,
+    obs: Tensor | History,
     action: Tensor,
     old_log_prob: Tensor,
     advantage: Tensor,

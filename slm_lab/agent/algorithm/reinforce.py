@@ -8,6 +8,7 @@ from slm_lab.agent.algorithm.base import Setting, flatten, mean_metrics, schedul
 from slm_lab.agent.algorithm.estimator import monte_carlo_return, standardize
 from slm_lab.agent.algorithm.loss import policy_gradient
 from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.agent.net.history import History
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.spec import AgentSpec
 
@@ -37,6 +38,7 @@ class Reinforce:
         self.spec, self.setting = algorithm, setting
         self.net = setting.actor_critic(spec, critic=False)
         self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
+        self.hidden = setting.hidden_state(spec, self.net)
         self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(reinforce_loss, policy_loss_coef=algorithm.policy_loss_coef)
         self.learner = setting.learner(
@@ -45,7 +47,7 @@ class Reinforce:
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
         self.generators = {"action": setting.generator("action")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()
@@ -56,7 +58,7 @@ class Reinforce:
 
     def update(self, frame: int) -> dict[str, float]:
         """Take one gradient step on the batch."""
-        batch = self.memory.sample()
+        batch = self.hidden.recall(self.net, self.memory.sample())
         returns = monte_carlo_return(batch.reward, batch.done, self.spec.gamma)
         weight = standardize(returns) if self.spec.center_return else returns / (returns.square().mean().sqrt() + 1e-8)
         entropy_coef = self.setting.scalar(self.entropy_coef(frame))
@@ -70,7 +72,13 @@ class Reinforce:
 
 
 def reinforce_loss(
-    net: ActorCritic, obs: Tensor, action: Tensor, weight: Tensor, entropy_coef: Tensor, *, policy_loss_coef: float
+    net: ActorCritic,
+    obs: Tensor | History,
+    action: Tensor,
+    weight: Tensor,
+    entropy_coef: Tensor,
+    *,
+    policy_loss_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss; obs, action and the weight of every step are [B, ...]."""
     policy = net.policy(obs)

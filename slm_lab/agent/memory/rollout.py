@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class RolloutBatch(NamedTuple):
-    """T steps of N environments, on the memory's device. On the CPU the next `add` may write over it."""
+    """T steps of N environments, on the memory's device. On the CPU the next `add` may write over it.
+
+    For recurrent nets a `History` takes the place of obs, last_obs and final_obs.
+    """
 
     obs: torch.Tensor
     """[T, N, *obs] what was acted on."""

@@ -8,11 +8,13 @@ from torch import nn
 from slm_lab.agent.net.build import Net, count_parameters, output_heads
 from slm_lab.agent.net.conv import conv_body
 from slm_lab.agent.net.mlp import mlp_body
+from slm_lab.agent.net.recurrent import recurrent_body
 from slm_lab.spec import NetSpec
 
 BODIES: dict[str, Callable[[Any, tuple[int, ...]], tuple[nn.Module, int]]] = {
     "MLPNet": mlp_body,
     "ConvNet": conv_body,
+    "RecurrentNet": recurrent_body,
 }
 """Builders of bodies, by `net.type`."""
 
@@ -34,7 +36,7 @@ def make_net(
         init_stds: orthogonal gain of each output layer; None leaves it to `init_fn`.
 
     Returns:
-        A net from `[B, *obs_shape]` to a list of `[B, out_dim]`.
+        A net from `[B, *obs_shape]`, or of a RecurrentNet from a `History`, to a list of `[B, out_dim]`.
     """
     body, features = BODIES[spec.type](spec, obs_shape)
     heads = output_heads(features, out_dims, spec.out_layer_activation, spec.init_fn, init_stds)

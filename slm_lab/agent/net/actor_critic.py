@@ -6,11 +6,15 @@ from torch import Tensor, nn
 
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.distribution import Distribution, Normal, policy_heads
+from slm_lab.agent.net.history import History
 from slm_lab.spec import NetSpec, SpecError
 
 
 class ActorCritic(nn.Module):
     """A policy, and with it a value function.
+
+    Recurrent nets take a `History` in place of observations. The columns of its state are the policy's net, then the
+    value's.
 
     With `spec.shared` they are heads on one body; otherwise two nets, each by the spec of its role (`actor_X`,
     `critic_X`). `actor_init_std` and `critic_init_std` are the orthogonal gains of the output layers. With
@@ -50,31 +54,38 @@ class ActorCritic(nn.Module):
         self.has_critic, self.shared = critic, critic and bool(spec.shared)
         if self.shared:
             self.net = make_net(spec, obs_shape, [*dims, 1], [*actor_stds, spec.critic_init_std])
+            self.state_size = self.net.state_size
             return
         self.actor = make_net(spec.for_role("actor"), obs_shape, dims, actor_stds)
+        self.state_size = self.actor.state_size
         if critic:
             self.critic = make_net(spec.for_role("critic"), obs_shape, [1], [spec.critic_init_std])
+            self.state_size += self.critic.state_size
 
-    def policy(self, obs: Tensor) -> Distribution:
+    def policy(self, obs: Tensor | History) -> Distribution:
         """Return the distribution of actions for observations `[B, *obs]`."""
         net = self.net if self.shared else self.actor
+        if isinstance(obs, History):
+            obs = obs.of_net(0, net.state_size)
         features = net.features(obs)
         heads = list(net.heads)[:-1] if self.shared else net.heads
         return self._policy_of([head(features) for head in heads])
 
-    def value(self, obs: Tensor) -> Tensor:
+    def value(self, obs: Tensor | History) -> Tensor:
         """Return the values `[B]` of observations `[B, *obs]`."""
         net = self.net if self.shared else self.critic
+        if isinstance(obs, History):
+            obs = obs.of_net(self.state_size - net.state_size, net.state_size)
         return net.heads[-1](net.features(obs)).squeeze(-1)
 
-    def policy_value(self, obs: Tensor) -> tuple[Distribution, Tensor]:
+    def policy_value(self, obs: Tensor | History) -> tuple[Distribution, Tensor]:
         """Return both; a shared body is passed once."""
         if not self.shared:
             return self.policy(obs), self.value(obs)
         *outputs, value = self.net(obs)
         return self._policy_of(outputs), value.squeeze(-1)
 
-    def forward(self, obs: Tensor) -> tuple[Distribution, Tensor | None]:
+    def forward(self, obs: Tensor | History) -> tuple[Distribution, Tensor | None]:
         """Return policy and value (None without a critic): the entry for `torch.func.functional_call`."""
         return self.policy_value(obs) if self.has_critic else (self.policy(obs), None)
 

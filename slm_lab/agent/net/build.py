@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.history import History
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import BatchRenormSpec
 
@@ -47,7 +48,7 @@ class Net(nn.Module):
     """A body that turns observations into features, and linear heads on top.
 
     Args:
-        body: from `[B, *obs]` float32 to `[B, features]`.
+        body: from `[B, *obs]` float32 to `[B, features]`; a recurrent one, which has a `state_size`, from a `History`.
         heads: one output each.
         normalize: divide observations by 255.
     """
@@ -55,13 +56,16 @@ class Net(nn.Module):
     def __init__(self, body: nn.Module, heads: Sequence[nn.Module], normalize: bool = False) -> None:
         super().__init__()
         self.body, self.heads, self.normalize = body, nn.ModuleList(heads), normalize
+        self.state_size: int = getattr(body, "state_size", 0)
 
-    def features(self, obs: Tensor) -> Tensor:
+    def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
+        if isinstance(obs, History):
+            return self.body(obs)
         x = obs.float()
         return self.body(x / 255 if self.normalize else x)
 
-    def forward(self, obs: Tensor) -> list[Tensor]:
+    def forward(self, obs: Tensor | History) -> list[Tensor]:
         """Return the output of every head, `[B, out_dim]`."""
         features = self.features(obs)
         return [head(features) for head in self.heads]
@@ -85,8 +89,15 @@ def init_layer(layer: Layer, init_fn: str | None, activation: str | None) -> Lay
     Raises:
         SpecError: `torch.nn.init` has no such function.
     """
-    if init_fn is None:
-        return layer
+    if init_fn is not None:
+        init_weight(layer.weight, init_fn, activation)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return layer
+
+
+def init_weight(weight: Tensor, init_fn: str, activation: str | None) -> None:
+    """Initialise one weight, as `init_layer` does."""
     initialise = _lookup(INITIALISERS, init_fn, init_fn, "init_fn")
     arguments = inspect.signature(initialise).parameters
     nonlinearity = _gain_name(activation)
@@ -95,10 +106,7 @@ def init_layer(layer: Layer, init_fn: str | None, activation: str | None) -> Lay
         kwargs["gain"] = nn.init.calculate_gain(nonlinearity)
     elif "nonlinearity" in arguments:
         kwargs["nonlinearity"] = nonlinearity
-    initialise(layer.weight, **kwargs)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    initialise(weight, **kwargs)
 
 
 def linear_layers(
