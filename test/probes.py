@@ -89,6 +89,24 @@ class ContextReward(Probe):
         return self.obs, self.match(action), True, False, {}
 
 
+class Recall(Probe):
+    """What is right is seen at the first step only, and is asked for at the last: without a memory, 0.5 or less."""
+
+    def __init__(self, action: str = "discrete", steps: int = 3) -> None:
+        super().__init__(action)
+        self.steps = steps
+
+    def begin(self):
+        self.cue = self.coin()
+        return self.cue
+
+    def step(self, action):
+        self.t += 1
+        self.obs = self.cue
+        asked = self.t == self.steps
+        return np.zeros(1, np.float32), self.match(action) if asked else 0.0, asked, False, {}
+
+
 class Endless(Probe):
     """Reward 1 without end, but cut every three steps: V = 1 / (1 - gamma), if a cut is not taken for an end."""
 

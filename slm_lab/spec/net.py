@@ -206,15 +206,13 @@ class RecurrentNet(NetSpec):
     """Layer normalisation of these layers, before each activation."""
     seq_len: Count
     """Steps of the sequences in training, as far as a gradient flows back. Divides the vector steps of a rollout and
-    the sizes of batches drawn; OnPolicyReplay takes whole episodes instead."""
+    the sizes of batches drawn. Memories of episodes take whole episodes instead."""
 
     def check(self, agent: "AgentSpec") -> None:
         """Raise if the algorithm cannot work with sequences, or its batches cannot be cut into them."""
         algorithm, memory = agent.algorithm, agent.memory
         if not algorithm.recurrent:
             raise problem("agent.net.type", f"RecurrentNet does not suit {algorithm.name}; use MLPNet or ConvNet")
-        if memory.name == "OnPolicyReplay":
-            return
         horizon = "time_horizon" if hasattr(algorithm, "time_horizon") else "training_frequency"
         sizes = {
             f"agent.algorithm.{horizon}": getattr(algorithm, horizon) if memory.name == "OnPolicyBatchReplay" else 0,

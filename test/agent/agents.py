@@ -59,6 +59,8 @@ def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max
     agent = {"name": algorithm, "algorithm": part}
     if algorithm != "Random":
         agent["memory"] = {**(MEMORIES.get(algorithm) or MEMORIES[part["name"]]), **(memory or {})}
+        if (net or {}).get("type", "MLPNet") != "MLPNet":
+            del default_net["hid_layers"]
         agent["net"] = {**default_net, **(net or {})}
     env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame, **(env_keys or {})}
     return Spec.from_dict("test", {"agent": agent, "env": env})

@@ -45,6 +45,7 @@ A2C = deepcopy(PPO)
 A2C["agent"]["algorithm"] = {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32}
 PER = {"name": "PrioritizedReplay", "batch_size": 32, "max_size": 1000}
 CONV = {"type": "ConvNet", "conv_hid_layers": [[32, 8, 4, 0, 1]]}
+RNN = {"type": "RecurrentNet", "rnn_hidden_size": 8, "seq_len": 16}
 MISSING = object()
 
 BROKEN = [
@@ -76,9 +77,9 @@ BROKEN = [
         PPO,
         "agent.net.type",
         "MLP",
-        "agent.net.type: unknown net 'MLP'; did you mean 'MLPNet'? (known: MLPNet, ConvNet)",
+        "agent.net.type: unknown net 'MLP'; did you mean 'MLPNet'? (known: MLPNet, ConvNet, ",
     ),
-    (PPO, "agent.net.type", "RecurrentNet", "agent.net.type: RecurrentNet is not in this version; use one of MLPNet,"),
+    (PPO, "agent.net.type", "HydraMLPNet", "agent.net.type: HydraMLPNet is not in this version; use one of MLPNet,"),
     (DQN, "agent.memory", {**PER, "alpha": -1}, "agent.memory.alpha: must be at least 0.0, got -1"),
     (
         DQN,
@@ -187,6 +188,14 @@ BROKEN = [
     (PPO, "agent.net", CONV | {"conv_hid_layers": [[32]]}, "agent.net.conv_hid_layers.0: must have at least 2 entries"),
     (
         PPO,
+        "agent.net",
+        RNN | {"seq_len": 48},
+        "agent.algorithm.time_horizon: 128 is not a multiple of agent.net.seq_len 48; use 144, or another seq_len",
+    ),
+    (A2C, "agent.net", RNN | {"seq_len": 64}, "training_frequency: 32 is not a multiple of agent.net.seq_len 64; use"),
+    (DQN, "agent.net", RNN, "agent.net.type: RecurrentNet does not suit DQN; use MLPNet or ConvNet"),
+    (
+        PPO,
         "agent.net.lr_scheduler_spec",
         {"name": "LinearToZero"},
         "agent.net.lr_scheduler_spec.frame: missing; the frame",
@@ -252,6 +261,14 @@ def test_the_first_of_several_problems_counts_the_others():
 def test_a_name_that_cannot_name_files(name):
     with pytest.raises(SpecError, match="name: "):
         Spec.from_dict(name, PPO)
+
+
+def test_minibatches_that_are_no_whole_sequences():
+    raw = deepcopy(PPO)
+    raw["agent"]["algorithm"]["minibatch_size"] = 8
+    raw["agent"]["net"] = RNN
+    with pytest.raises(SpecError, match=r"^agent\.algorithm\.minibatch_size: 8 is not a multiple of .* 16; use 16, or"):
+        Spec.from_dict("x", raw)
 
 
 def test_random_with_a_memory():

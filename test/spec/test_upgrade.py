@@ -228,6 +228,15 @@ def test_a_sequence_length_is_a_frame_stack():
     assert raw["agent"]["net"] == {"type": "MLPNet"}
 
 
+def test_a_recurrent_net_has_sequences_of_its_own(lines):
+    net = {"type": "RecurrentNet", "rnn_hidden_size": 8, "seq_len": 4}
+    raw = deepcopy(EMPTY)
+    raw["agent"]["net"] = {**net, "bidirectional": True}
+    assert upgrade(raw)["agent"]["net"] == net
+    assert raw["env"] == {}
+    assert lines == ["WARNING: agent.net.bidirectional: RecurrentNet does not read it; ignored"]
+
+
 def test_a_search_by_old_paths():
     raw = deepcopy(EMPTY) | {"search": [{"agent.0.net.lr__uniform": [0, 1], "env": {"num_envs__choice": [1, 2]}}]}
     assert upgrade(raw)["search"] == {"agent.net.lr__uniform": [0, 1], "env.num_envs__choice": [1, 2]}

@@ -70,7 +70,8 @@ class Setting:
 
     def hidden_state(self, spec: AgentSpec, net: ActorCritic | Net) -> HiddenState:
         """Build what carries the hidden state of `net`; of one that is not recurrent, it carries nothing."""
-        seq_len = None if spec.memory.name == "OnPolicyReplay" else getattr(spec.net, "seq_len", None)
+        cut = net.state_size and spec.memory.name == "OnPolicyBatchReplay"  # the others hand out whole episodes
+        seq_len = spec.net.seq_len if cut else None
         return HiddenState(net.state_size, self.num_envs, seq_len, self.device)
 
     def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:

@@ -1,0 +1,142 @@
+"""Agents with a memory: what feed-forward nets cannot learn, and that all that they remember is accounted for."""
+
+import numpy as np
+import pytest
+import torch
+from agents import Run, make_spec
+from test_agent import same, state_of
+
+from slm_lab.env import make_env
+from slm_lab.experiment.checkpoint import Checkpoints
+
+SIZES = {
+    "Reinforce": {"training_frequency": 16},
+    "A2C": {"training_frequency": 8},
+    "PPO": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
+}
+FRAMES = {"Reinforce": 6000, "A2C": 8000, "PPO": 4000}
+LR = {"Reinforce": 0.02, "A2C": 0.01, "PPO": 0.01}
+GRU = {"type": "RecurrentNet", "cell_type": "GRU", "rnn_hidden_size": 16, "seq_len": 8, "init_fn": "orthogonal_"}
+
+
+def recurrent(algorithm, probe="Wander", *, num_envs=2, net=None, **keys):
+    return make_spec(algorithm, probe, num_envs=num_envs, net={**GRU, **(net or {})}, **keys)
+
+
+def score(agent, spec, episodes=64):
+    """Mean return of the best known actions."""
+    env, returns = make_env(spec.env, seed=1, num_envs=episodes, training=False), {}
+    for _ in agent.play(env):
+        for episode in env.stats.drain():
+            returns.setdefault(episode.env, episode.total_reward)
+        if len(returns) == episodes:
+            return np.mean(list(returns.values()))
+
+
+def trained(algorithm, action="discrete", **net):
+    net = {"optim_spec": {"name": "Adam", "lr": LR[algorithm]}, **net}
+    keys = {**SIZES[algorithm], "gamma": 0.9, "env_keys": {"action": action}}
+    make = make_spec if net.get("type") == "MLPNet" else recurrent
+    spec = make(algorithm, "Recall", num_envs=8, net=net, **keys)
+    return score(Run(spec).train(FRAMES[algorithm]).agent, spec)
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+def test_what_was_seen_at_the_beginning_is_remembered(algorithm):
+    assert trained(algorithm) == 1.0
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+def test_without_a_memory_it_cannot_be(algorithm):
+    assert trained(algorithm, type="MLPNet") < 0.7
+
+
+@pytest.mark.parametrize(
+    ("action", "net"),
+    [
+        ("box", {"cell_type": "LSTM", "log_std_init": -1.0}),
+        ("multi_discrete", {"cell_type": "RNN", "shared": True}),
+        ("multi_binary", {"cell_type": "GRU", "fc_hid_layers": [16], "rnn_num_layers": 2}),
+    ],
+)
+def test_other_actions_and_cells(action, net):
+    assert trained("PPO", action, **net) > 0.8
+
+
+ACTIONS = ["discrete", "box", "multi_discrete", "multi_binary"]
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_seed_decides_everything(algorithm, action):
+    spec = recurrent(algorithm, env_keys={"action": action})
+    first, again, other = (Run(spec, seed=seed).train(120) for seed in (3, 3, 4))
+    assert first.events
+    assert same(state_of(again), state_of(first))
+    assert again.actions == first.actions
+    assert other.actions != first.actions
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+def test_going_on_from_a_checkpoint_is_bit_equal(algorithm, cell, tmp_path):
+    spec = recurrent(algorithm, net={"cell_type": cell, "rnn_num_layers": 2})
+    whole = Run(spec, seed=3).train(202)
+    half = Run(spec, seed=3).train(106)  # in the middle of rollouts and episodes
+    checkpoints = Checkpoints(tmp_path, "ckpt", keep=1)
+    checkpoints.save(half.frame, state_of(half))
+    frame, state = checkpoints.load()
+    resumed = Run(spec, seed=4)
+    resumed.agent.load_nets(state)
+    resumed.agent.load_state_dict(state["agent"])
+    assert resumed.env.load_state_dict(state["env"])
+    resumed.frame, resumed.obs = frame, resumed.env.obs
+    resumed.train(202)
+    assert half.actions + resumed.actions == whole.actions
+    assert same(state_of(resumed), state_of(whole))
+
+
+def test_playing_leaves_what_training_remembers_alone():
+    spec = recurrent("PPO")
+    run = Run(spec).train(50)
+    before = state_of(run)
+    first, again = score(run.agent, spec), score(run.agent, spec)
+    assert first == again
+    assert same(state_of(run), before)
+
+
+def test_a_player_remembers_its_own_episodes():
+    """Each of its environments plays as it would alone, from an empty memory on."""
+    spec = recurrent("PPO", "Recall")
+    agent = Run(spec).train(200).agent
+    with torch.no_grad():  # a policy that answers with the sign of what it remembers, and is never sure
+        agent.algorithm.net.actor.heads[0].weight.normal_(generator=torch.Generator().manual_seed(0))
+
+    def actions(num_envs):
+        env, taken = make_env(spec.env, seed=1, num_envs=num_envs, training=False), []
+        step = env.step
+        env.step = lambda action: taken.append(action[0]) or step(action)
+        for _ in agent.play(env):
+            if len(taken) == 30:
+                return taken
+
+    alone = actions(1)
+    assert alone == actions(5)
+    assert len(set(alone)) == 2
+
+
+def test_an_interruption_forgets_the_episodes_under_way():
+    run = Run(recurrent("PPO")).train(10)
+    run.agent.interrupt()
+    fresh = Run(recurrent("PPO")).agent
+    assert same(run.agent.state_dict()["hidden"], fresh.state_dict()["hidden"])
+
+
+def test_a_compiled_loss_is_the_same():
+    losses = []
+    for compiled in (False, True):
+        run = Run(recurrent("PPO", training_epoch=1))
+        learner = run.agent.algorithm.learner
+        learner.loss = torch.compile(learner.loss, backend="eager") if compiled else learner.loss
+        losses.append(run.train(40).metrics[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
