@@ -1,11 +1,11 @@
 """The `agent.algorithm` part of a spec: one model per algorithm."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from slm_lab.spec.env import EnvSpec
-from slm_lab.spec.model import Count, Natural, NotNegative, Number, Positive, Section, Share, problem
+from slm_lab.spec.model import Count, Natural, NotNegative, Number, Positive, Section, Share, either, problem
 
 if TYPE_CHECKING:
     from slm_lab.spec.schema import AgentSpec
@@ -64,6 +64,8 @@ class Algorithm(Section):
     """Memories that suit it."""
     recurrent: ClassVar[bool] = False
     """Whether it works with a RecurrentNet."""
+    has_critic_net: ClassVar[bool] = False
+    """Whether its critics can have a net spec of their own."""
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if the rest of the spec does not fit this algorithm."""
@@ -207,6 +209,16 @@ class PPO(PolicyGradient):
         )
 
 
+def _warn_if_too_short(training_start_step: int, env: EnvSpec) -> None:
+    if training_start_step >= env.max_frame:
+        from loguru import logger  # only where there is something to say: it takes a while to import
+
+        logger.warning(
+            f"agent.algorithm.training_start_step: {training_start_step} is not before "
+            f"env.max_frame {env.max_frame}, so it will not learn"
+        )
+
+
 class QLearning(Algorithm):
     """Keys of the algorithms that act by a net of action values, on a replay."""
 
@@ -242,13 +254,7 @@ class QLearning(Algorithm):
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if it would never update its target net; say so if it would never learn."""
-        if self.training_start_step >= env.max_frame:
-            from loguru import logger  # only where there is something to say: it takes a while to import
-
-            logger.warning(
-                f"agent.algorithm.training_start_step: {self.training_start_step} is not before "
-                f"env.max_frame {env.max_frame}, so it will not learn"
-            )
+        _warn_if_too_short(self.training_start_step, env)
         if agent.net.update_type == "polyak" and agent.net.polyak_coef == 0:
             raise problem("agent.net.polyak_coef", "missing; update_type polyak needs it, e.g. 0.005")
 
@@ -267,6 +273,101 @@ class DoubleDQN(QLearning):
     """The algorithm."""
 
 
+class OffPolicyActorCritic(Algorithm):
+    """Keys of the algorithms with a policy and twin critics on a replay."""
+
+    memories: ClassVar[tuple[str, ...]] = ("Replay", "PrioritizedReplay")
+    has_critic_net: ClassVar[bool] = True
+    has_target_nets: ClassVar[bool] = True
+    """Whether its critics are followed by target nets."""
+
+    gamma: Share
+    """Discount of the reward one step later, 0 to 1."""
+    training_frequency: Count = 1
+    """Frames between two training events; a vector step has at most one."""
+    training_start_step: Natural = 1000
+    """Frames before the first training event, acted out at random."""
+    training_iter: Count | None = None
+    """Batches drawn and gradient steps taken per training event; null: num_envs."""
+    policy_delay: Count = 1
+    """Gradient steps of the critics to one of the policy."""
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise if nets are shared or target nets would stand still; say so if it would never learn."""
+        _warn_if_too_short(self.training_start_step, env)
+        if agent.net.shared:
+            raise problem("agent.net.shared", "the policy and the critics are nets of their own; set it to false")
+        place, critic = ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
+        if self.has_target_nets and (critic.update_type != "polyak" or critic.polyak_coef == 0):
+            raise problem(
+                f"agent.{place}.polyak_coef",
+                "the target nets follow in small steps; give update_type polyak and a polyak_coef, e.g. 0.005",
+            )
+
+
+class MaximumEntropy(OffPolicyActorCritic):
+    """Keys of the algorithms that maximise reward and entropy."""
+
+    action_pdtype: Literal["default", "Normal", "MultivariateNormal", "Categorical", "GumbelSoftmax"] = "default"
+    """Distribution of actions. default: Normal, squashed into [-1, 1], or Categorical, as the action space is."""
+    action_policy: Literal["default"] = "default"
+    """How actions are chosen: default, a sample of the distribution."""
+    target_entropy: Annotated[Number | Literal["auto"], either('a number or "auto"')] = "auto"
+    """Entropy that the temperature is to hold, in nats; auto: minus the dimensions of a continuous action, or
+    target_entropy_ratio for discrete ones."""
+    target_entropy_ratio: Share = 0.6
+    """Share of the largest entropy there is, log of the number of actions; discrete actions only, 0 to 1."""
+    fixed_alpha: Positive | None = None
+    """Temperature that stays as it is; null: learned."""
+    alpha_lr: Positive | None = None
+    """Learning rate of the temperature; null: that of the policy."""
+    log_alpha_min: Number = -5.0
+    """Least logarithm of the learned temperature."""
+    log_alpha_max: Number = 2.0
+    """Greatest logarithm of the learned temperature."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.log_alpha_min > min(self.log_alpha_max, 0.0):
+            raise problem(
+                "log_alpha_min", f"{self.log_alpha_min} must not be above 0, where it begins, nor above log_alpha_max"
+            )
+        return self
+
+
+class SoftActorCritic(MaximumEntropy):
+    """Soft Actor-Critic, Haarnoja et al. 2018, arXiv:1812.05905; discrete: Christodoulou 2019, arXiv:1910.07207."""
+
+    name: Literal["SoftActorCritic"] = "SoftActorCritic"
+    """The algorithm."""
+
+
+class CrossQ(MaximumEntropy):
+    """CrossQ, Bhatt et al. 2024, arXiv:1902.05605."""
+
+    has_target_nets: ClassVar[bool] = False
+
+    name: Literal["CrossQ"] = "CrossQ"
+    """The algorithm."""
+    policy_delay: Count = 3
+    """Gradient steps of the critics to one of the policy."""
+
+
+class TD3(OffPolicyActorCritic):
+    """Twin Delayed Deep Deterministic policy gradient, Fujimoto et al. 2018, arXiv:1802.09477."""
+
+    name: Literal["TD3"] = "TD3"
+    """The algorithm."""
+    policy_delay: Count = 2
+    """Gradient steps of the critics to one of the policy and of the target nets."""
+    exploration_noise: NotNegative = 0.1
+    """Standard deviation of the Gaussian noise on actions, which lie in [-1, 1]."""
+    target_noise: NotNegative = 0.2
+    """Standard deviation of the noise on the actions of the target policy."""
+    noise_clip: NotNegative = 0.5
+    """Largest noise on the actions of the target policy."""
+
+
 ALGORITHMS: dict[str, type[Section]] = {
     "Random": Random,
     "Reinforce": Reinforce,
@@ -274,5 +375,8 @@ ALGORITHMS: dict[str, type[Section]] = {
     "PPO": PPO,
     "DQN": DQN,
     "DoubleDQN": DoubleDQN,
+    "SoftActorCritic": SoftActorCritic,
+    "CrossQ": CrossQ,
+    "TD3": TD3,
 }
-PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN", "SIL", "PPOSIL", "SoftActorCritic", "CrossQ")
+PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN", "SIL", "PPOSIL")

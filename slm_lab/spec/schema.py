@@ -81,13 +81,15 @@ class AgentSpec(Section):
     """What it learns from; the kind is its `name`. Random has none."""
     net: AnyNet = None
     """What it learns with; the kind is its `type`. Random has none."""
+    critic_net: AnyNet = None
+    """Net of the critics of SoftActorCritic, CrossQ and TD3, where it is another than the policy's; null: by `net`."""
 
     @model_validator(mode="after")
     def _check_memory_and_net(self) -> Self:
         name, memories = self.algorithm.name, self.algorithm.memories
         suited = " or ".join(memories)
         if not memories:
-            for key in ("memory", "net"):
+            for key in ("memory", "net", "critic_net"):
                 if getattr(self, key) is not None:
                     raise problem(key, f"{name} has none; remove it")
             return self
@@ -97,6 +99,8 @@ class AgentSpec(Section):
             raise problem("memory.name", f"{self.memory.name} does not suit {name}; use {suited}")
         if self.net is None:
             raise problem("net", f"missing; {name} needs one of {', '.join(NETS)}")
+        if self.critic_net is not None and not self.algorithm.has_critic_net:
+            raise problem("critic_net", f"{name} has none; give keys critic_… of net instead, or remove it")
         return self
 
 
@@ -146,8 +150,9 @@ class Spec(Section):
     @model_validator(mode="after")
     def _check_across(self) -> Self:
         self.agent.algorithm.check(self.agent, self.env)
-        if self.agent.net is not None:
-            self.agent.net.check(self.agent)
+        for net in (self.agent.net, self.agent.critic_net):
+            if net is not None:
+                net.check(self.agent)
         for key, arguments in self.search.items():
             path, _, distribution = key.rpartition("__")
             if not path or not distribution:

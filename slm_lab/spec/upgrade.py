@@ -31,10 +31,21 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "meta": ("train_mode", "search", "num_cpus", "num_gpus"),
 }
 """Keys of older files that nothing ever read, or nothing can be done with here: section -> keys."""
+_UNREAD_BY_SAC = (
+    "training_batch_iter",
+    "target_entropy_epsilon",
+    "entropy_anneal",
+    "entropy_penalty_coef",
+    "alpha_anneal_frames",
+    "spectral_norm",
+    "symlog",
+)
 UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "PPO": ("training_frequency",),  # it is the time_horizon
     "DQN": ("action_pdtype",),
     "DoubleDQN": ("action_pdtype",),
+    "SoftActorCritic": _UNREAD_BY_SAC,
+    "CrossQ": _UNREAD_BY_SAC,
     "Random": ("action_pdtype", "action_policy"),
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
@@ -81,7 +92,8 @@ def _drop_unread(raw: Raw) -> None:
     for section, keys in UNREAD.items():
         for key in keys:
             _drop(raw, section, key, "nothing reads it; ignored")
-    for section, by in (("agent.algorithm", "name"), ("agent.memory", "name"), ("agent.net", "type")):
+    parts = (("agent.algorithm", "name"), ("agent.memory", "name"), ("agent.net", "type"), ("agent.critic_net", "type"))
+    for section, by in parts:
         kind = _at(raw, section).get(by)
         for key in UNREAD_BY_KIND.get(str(kind), ()):
             _drop(raw, section, key, f"{kind} does not read it; ignored")
@@ -98,6 +110,7 @@ def _drop_empty(raw: Raw) -> None:
         ("agent.algorithm", ALGORITHMS, "name"),
         ("agent.memory", MEMORIES, "name"),
         ("agent.net", NETS, "type"),
+        ("agent.critic_net", NETS, "type"),
     ):
         part = _at(raw, section)
         kind = kinds.get(str(part.get(by)))
@@ -120,7 +133,7 @@ def _drop_not_yet(raw: Raw) -> None:
 
 def _empty_random(raw: Raw) -> None:
     if _at(raw, "agent.algorithm").get("name") == "Random":
-        for key in ("memory", "net"):
+        for key in ("memory", "net", "critic_net"):
             _drop(raw, "agent", key, "Random has none; ignored")
 
 

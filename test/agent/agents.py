@@ -40,7 +40,25 @@ ALGORITHMS["PPO scaled"] = {
     "target_kl": 0.1,
 }
 ALGORITHMS["Cross-entropy"] = {**ALGORITHMS["Reinforce"], "center_return": False}
-VALUE_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", "Reinforce", "Cross-entropy")]
+CRITIC_KEYS = {"gamma": 0.9, "training_frequency": 4, "training_iter": 2, "training_start_step": 16}
+OFF_POLICY_ACTOR_CRITICS = {
+    "SAC": {"name": "SoftActorCritic", **CRITIC_KEYS},
+    "SAC Gumbel": {"name": "SoftActorCritic", "action_pdtype": "GumbelSoftmax", **CRITIC_KEYS},
+    "CrossQ": {"name": "CrossQ", **CRITIC_KEYS},
+    "TD3": {"name": "TD3", **CRITIC_KEYS},
+}
+ALGORITHMS |= OFF_POLICY_ACTOR_CRITICS
+ACTIONS = {"TD3": "box"}
+"""Kind of action where it is not discrete."""
+VALUE_LEARNERS = [
+    name for name in ALGORITHMS if name not in ("Random", "Reinforce", "Cross-entropy", *OFF_POLICY_ACTOR_CRITICS)
+]
+POLYAK = {"update_type": "polyak", "polyak_coef": 0.05}
+NETS = {
+    "SoftActorCritic": POLYAK,
+    "TD3": POLYAK,
+    "CrossQ": {"critic_batch_renorm": {"momentum": 0.05, "warmup_steps": 50}},
+}
 MEMORIES = {
     "Reinforce": {"name": "OnPolicyReplay"},
     "Cross-entropy": {"name": "OnPolicyCrossEntropy", "cross_entropy": 0.5},
@@ -48,6 +66,9 @@ MEMORIES = {
     "PPO": {"name": "OnPolicyBatchReplay"},
     "DQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
     "DoubleDQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "SoftActorCritic": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "CrossQ": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "TD3": {"name": "Replay", "batch_size": 16, "max_size": 200},
 }
 
 
@@ -61,8 +82,12 @@ def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max
         agent["memory"] = {**(MEMORIES.get(algorithm) or MEMORIES[part["name"]]), **(memory or {})}
         if (net or {}).get("type", "MLPNet") != "MLPNet":
             del default_net["hid_layers"]
-        agent["net"] = {**default_net, **(net or {})}
-    env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame, **(env_keys or {})}
+        agent["net"] = {**default_net, **NETS.get(part["name"], {}), **(net or {})}
+        if agent["net"].get("batch_norm"):
+            agent["net"].pop("critic_batch_renorm", None)
+    env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame}
+    env |= {"action": ACTIONS[algorithm]} if algorithm in ACTIONS else {}
+    env |= env_keys or {}
     return Spec.from_dict("test", {"agent": agent, "env": env})
 
 

@@ -6,14 +6,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from agents import ALGORITHMS, Run, make_spec
+from agents import ACTIONS, ALGORITHMS, Run, make_spec
 
 from slm_lab.agent import DivergenceError
 from slm_lab.experiment.checkpoint import Checkpoints
 
 LEARNERS = [name for name in ALGORITHMS if name != "Random"]
 BY_POLICY = ["Reinforce", "A2C", "A2C n-step", "PPO"]
-EVERYWHERE = [(name, "discrete") for name in ALGORITHMS]
+EVERYWHERE = [(name, ACTIONS.get(name, "discrete")) for name in ALGORITHMS]
+EVERYWHERE += [(name, "box") for name in ("SAC", "CrossQ")]
 EVERYWHERE += [(name, kind) for name in ("Random", *BY_POLICY) for kind in ("box", "multi_discrete", "multi_binary")]
 
 
@@ -105,7 +106,7 @@ def test_frames_at_which_it_learns(algorithm, num_envs, keys, events):
 
 @pytest.mark.parametrize("algorithm", LEARNERS)
 def test_playing_its_best_changes_nothing(algorithm):
-    run = Run(wander(algorithm, "discrete", net={"batch_norm": True})).train(60)
+    run = Run(wander(algorithm, ACTIONS.get(algorithm, "discrete"), net={"batch_norm": True})).train(60)
     before = state_of(run)
     obs = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
     actions = [run.agent.act(obs, explore=False) for _ in range(2)]

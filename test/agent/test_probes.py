@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from agents import ALGORITHMS, VALUE_LEARNERS, Run, make_spec
+from agents import ALGORITHMS, OFF_POLICY_ACTOR_CRITICS, VALUE_LEARNERS, Run, make_spec
 from probes import RIGHT_ACTIONS
 
 GAMMA = 0.7
-POLICY_LEARNERS = [name for name in ALGORITHMS if name != "Random"]
+POLICY_LEARNERS = [name for name in ALGORITHMS if name not in ("Random", *OFF_POLICY_ACTOR_CRITICS)]
 LR = {
     "Reinforce": 0.05,
     "Cross-entropy": 0.05,

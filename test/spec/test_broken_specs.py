@@ -72,7 +72,6 @@ BROKEN = [
     (DQN, "agent.memory.max_size", MISSING, "agent.memory.max_size: missing (Transitions kept, over all environments"),
     # kinds
     (PPO, "agent.algorithm.name", "PP0", "agent.algorithm.name: unknown algorithm 'PP0'; did you mean 'PPO'? (known: "),
-    (PPO, "agent.algorithm.name", "CrossQ", "agent.algorithm.name: CrossQ is not in this version; use one of Random,"),
     (
         PPO,
         "agent.net.type",

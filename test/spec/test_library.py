@@ -37,8 +37,14 @@ PROMISED = {
 }
 """File -> specs that commands in the documentation name."""
 
-COMPARABLE = {"CartPole-v1": (200_000, 4, 500), "Pendulum-v1": (300_000, 8, 500), "LunarLander-v3": (300_000, 8, 1_000)}
-"""Environment -> frames, environments and log frequency behind the published scores (Pendulum has 8 for 4 there)."""
+COMPARABLE = {
+    "CartPole-v1": [(200_000, 4, 500)],
+    "Acrobot-v1": [(300_000, 4, 500)],
+    "Pendulum-v1": [(300_000, 4, 500), (300_000, 8, 500)],
+    "LunarLander-v3": [(300_000, 8, 1_000)],
+    "LunarLanderContinuous-v3": [(300_000, 8, 1_000)],
+}
+"""Environment -> frames, environments and log frequency behind the published scores (A2C on Pendulum: 8 for 4)."""
 
 GENERIC = [
     ("benchmark/a2c/a2c_gae_mujoco.json", "a2c_gae_mujoco"),
@@ -102,7 +108,7 @@ def test_benchmarks_run_as_the_published_ones_did(file: str, name: str) -> None:
     assert spec.meta.max_session == 4
     settings = (spec.env.max_frame, spec.env.num_envs, spec.meta.log_frequency)
     if spec.env.name in COMPARABLE:
-        assert settings == COMPARABLE[spec.env.name]
+        assert settings in COMPARABLE[spec.env.name]
     else:
         assert settings[1:] == (16, 10_000)
 

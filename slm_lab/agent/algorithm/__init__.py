@@ -13,6 +13,9 @@ _HOME = {
     "DoubleDQN": "dqn:DQN",
     "ActorCritic": "actor_critic:ActorCritic",
     "PPO": "ppo:PPO",
+    "SoftActorCritic": "sac:SoftActorCritic",
+    "CrossQ": "crossq:CrossQ",
+    "TD3": "td3:TD3",
 }
 
 

@@ -125,6 +125,18 @@ def actor_critic_groups(net: ActorCritic, spec: NetSpec) -> list[ParameterGroup]
     ]
 
 
+def critic_spec(spec: AgentSpec) -> NetSpec:
+    """Return the net spec of the critics: `critic_net` where there is one, else `net` with its `critic_X`."""
+    return (spec.net if spec.critic_net is None else spec.critic_net).for_role("critic")
+
+
+def critic_group(critics: nn.Module, spec: AgentSpec) -> ParameterGroup:
+    """Return the critics' parameters, trained as their spec says, or as the policy's where `use_same_optim` is true."""
+    return ParameterGroup(
+        critics.parameters(), spec.net.for_role("actor") if spec.net.use_same_optim else critic_spec(spec)
+    )
+
+
 def flatten(obs: Tensor | History, *tensors: Tensor) -> list[Any]:
     """Merge time and environments: [T, N, ...] -> [T*N, ...]; beside a `History`, in the order of its rows."""
     if isinstance(obs, History):
@@ -152,6 +164,12 @@ def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     return dict(zip(names, table.mean(0).tolist(), strict=True))
 
 
+def merged_metrics(critic: Sequence[Mapping[str, Tensor]], actor: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Average the gradient steps of critics and policy, of which the latter may have had none; `loss` is the sum."""
+    of_critic, of_actor = mean_metrics(critic), mean_metrics(actor) if actor else {}
+    return {**of_critic, **of_actor, "loss": of_critic["loss"] + of_actor.get("loss", 0.0)}
+
+
 def require_discrete(space: gym.Space, algorithm: str) -> int:
     """Return the number of actions; an algorithm that needs a discrete space says so where the space is another."""
     if not isinstance(space, gym.spaces.Discrete):
@@ -165,6 +183,14 @@ def require_discrete(space: gym.Space, algorithm: str) -> int:
 def scheduled(spec: VarSpec | None) -> Schedule:
     """Return the schedule that `spec` describes; always 0 where there is none."""
     return make_schedule(**spec.model_dump()) if spec is not None else lambda _frame: 0.0
+
+
+@torch.no_grad()
+def update_target(target: nn.Module, source: nn.Module, coef: float) -> None:
+    """Move parameters towards `source`: target <- (1 - coef) target + coef source; buffers are copied."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), coef)
+    for old, new in zip(target.buffers(), source.buffers(), strict=True):
+        old.copy_(new)
 
 
 @torch.no_grad()

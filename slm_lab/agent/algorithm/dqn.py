@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled
+from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled, update_target
 from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.net import make_net
@@ -110,11 +110,3 @@ def dqn_loss(
         target = reward + discount * next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1)
         error = q.gather(-1, action.unsqueeze(-1)).squeeze(-1) - target
     return (weight * q_loss(q, action, target, loss_fn)).mean(), {"q": q.mean(), "error": error}
-
-
-@torch.no_grad()
-def update_target(target: nn.Module, source: nn.Module, coef: float) -> None:
-    """Move parameters towards `source`: target <- (1 - coef) target + coef source; buffers are copied."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), coef)
-    for old, new in zip(target.buffers(), source.buffers(), strict=True):
-        old.copy_(new)

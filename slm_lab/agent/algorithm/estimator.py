@@ -56,6 +56,21 @@ def td_target(reward: Tensor, next_q: Tensor, terminated: Tensor, gamma: float) 
     return reward + gamma * next_q * ~terminated
 
 
+def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
+    """Return the value of a policy that is paid alpha for each nat of entropy, by the lower of several critics, `[B]`.
+
+    V = sum_K prob (min_i q_i - alpha log_prob), Christodoulou 2019, arXiv:1910.07207 eq. 10; Haarnoja et al. 2018,
+    arXiv:1812.05905 eq. 3 where K = 1.
+
+    Args:
+        q: values of `[count, B, K]`.
+        prob: what each of the K stands for, `[B, K]`.
+        log_prob: log-probabilities of the K, `[B, K]`.
+        alpha: temperature, a scalar.
+    """
+    return (prob * (q.amin(0) - alpha * log_prob)).sum(-1)
+
+
 def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Return `x` with mean 0 and standard deviation 1 over all its elements; a constant `x` gives zeros."""
     # the population's deviation: that of a sample is not a number for a single element

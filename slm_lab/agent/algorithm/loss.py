@@ -80,6 +80,27 @@ def value_loss(
     return loss_fn(value, target).mean()
 
 
+def critics_loss(q: Tensor, target: Tensor, weight: Tensor, loss_fn: LossFn) -> Tensor:
+    """Return the mean over a batch of the summed losses of several critics, a scalar.
+
+    Args:
+        q: values of the actions taken, `[count, B]`.
+        target: `[B]`, without gradient.
+        weight: of each transition, `[B]`.
+        loss_fn: from `make_loss`.
+    """
+    return (weight * loss_fn(q, target.expand_as(q)).sum(0)).mean()
+
+
+def temperature_loss(log_alpha: Tensor, entropy: Tensor, target_entropy: float) -> Tensor:
+    """Return log alpha (H - target): falls as log alpha rises where there is too little entropy.
+
+    Haarnoja et al. 2018, arXiv:1812.05905 eq. 18, with log alpha in the place of alpha: the same sign of the gradient,
+    whose size does not vanish with alpha.
+    """
+    return log_alpha * (entropy.detach() - target_entropy)
+
+
 def q_loss(q: Tensor, action: Tensor, target: Tensor, loss_fn: LossFn) -> Tensor:
     """Return the losses of the values of the actions taken, `[B]`.
 

@@ -20,27 +20,13 @@ class Random:
     logged = ()
 
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:  # noqa: ARG002
-        self.space: Any = setting.action_space
-        self.device = setting.device
+        self.space = setting.action_space
         self.memory, self.modules, self.learners = None, {}, {}
         self.generators = {"action": setting.generator("action")}
 
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Draw one action for each observation."""
-        random: dict[str, Any] = {"generator": self.generators["action"], "device": self.device}
-        space, count = self.space, len(obs)
-        match space:
-            case gym.spaces.Discrete():
-                return torch.randint(int(space.n), (count,), **random)
-            case gym.spaces.MultiDiscrete():
-                sizes = torch.as_tensor(space.nvec, device=self.device)
-                return (torch.rand(count, *sizes.shape, **random) * sizes).long()
-            case gym.spaces.MultiBinary():
-                return torch.randint(2, (count, *space.shape), **random)
-        low, high = (torch.as_tensor(bound, device=self.device) for bound in (space.low, space.high))
-        if not torch.isfinite(high - low).all():
-            return torch.randn(count, *space.shape, **random)
-        return low + (high - low) * torch.rand(count, *space.shape, **random)
+        return random_actions(self.space, len(obs), self.generators["action"])
 
     def ready(self, frame: int) -> bool:  # noqa: ARG002
         """Never learn."""
@@ -53,3 +39,20 @@ class Random:
     def variables(self, frame: int) -> dict[str, float]:  # noqa: ARG002
         """Schedule nothing."""
         return {}
+
+
+def random_actions(space: Any, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` actions drawn uniformly from `space`, from a standard normal where it has no bounds."""
+    random: dict[str, Any] = {"generator": generator, "device": generator.device}
+    match space:
+        case gym.spaces.Discrete():
+            return torch.randint(int(space.n), (count,), **random)
+        case gym.spaces.MultiDiscrete():
+            sizes = torch.as_tensor(space.nvec, device=generator.device)
+            return (torch.rand(count, *sizes.shape, **random) * sizes).long()
+        case gym.spaces.MultiBinary():
+            return torch.randint(2, (count, *space.shape), **random)
+    low, high = (torch.as_tensor(bound, device=generator.device) for bound in (space.low, space.high))
+    if not torch.isfinite(high - low).all():
+        return torch.randn(count, *space.shape, **random)
+    return low + (high - low) * torch.rand(count, *space.shape, **random)

@@ -163,6 +163,40 @@ class Normal(_LocScale):
         return self.loc
 
 
+def squashed_sample(policy: Normal, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw tanh of a Gaussian sample, with gradient to the policy (Haarnoja et al. 2018, arXiv:1812.05905, appendix C).
+
+    log pi(a|s) = log N(u) - sum log(1 - tanh(u)^2),   a = tanh(u)
+
+    Args:
+        policy: of the unsquashed u, `[..., k]`.
+        noise: standard normal, `[..., k]`.
+
+    Returns:
+        Actions in [-1, 1], `[..., k]`, and their log-probabilities, `[...]`.
+    """
+    u = policy.loc + policy.log_scale.exp() * noise
+    # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)): exact where 1 - tanh(u)^2 has no digits left
+    log_slope = 2 * (math.log(2) - u - functional.softplus(-2 * u))
+    log_density = -0.5 * noise.square() - policy.log_scale - _HALF_LOG_2PI
+    return u.tanh(), (log_density - log_slope).sum(-1)
+
+
+def gumbel_softmax(policy: Categorical, noise: Tensor) -> Tensor:
+    """Draw one-hot actions whose gradient is that of their relaxation (straight-through; arXiv:1611.01144 section 2.2).
+
+    Args:
+        policy: of n actions, `[..., n]`.
+        noise: standard Gumbel, `[..., n]`.
+
+    Returns:
+        One-hot actions, `[..., n]`.
+    """
+    relaxed = (policy.log_p + noise).softmax(-1)
+    hard = functional.one_hot(relaxed.argmax(-1), relaxed.shape[-1])
+    return hard + (relaxed - relaxed.detach())
+
+
 class LogNormal(_LocScale):
     """The exponential of a diagonal Gaussian: positive actions, float `[..., k]`."""
 
