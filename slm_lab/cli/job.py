@@ -57,11 +57,16 @@ def read_job(file: Path) -> list[tuple[str, str, str]]:
         raise SpecError(f"{file}: not a job file: {error}") from None
     if not isinstance(job, dict) or not all(isinstance(modes, dict) for modes in job.values()):
         raise SpecError(f"{file}: a job file holds {{spec_file: {{spec_name: mode}}}}")
+    if not any(job.values()):
+        raise SpecError(f"{file}: names nothing to run; a job file holds {{spec_file: {{spec_name: mode}}}}")
     entries = [(spec_file, name, mode) for spec_file, modes in job.items() for name, mode in modes.items()]
     for spec_file, name, mode in entries:
         if not isinstance(mode, str):
             raise SpecError(f"{file}: {spec_file}: {name}: the mode is {mode!r}; write for example 'train'")
-        parse_mode(mode)
+        try:
+            parse_mode(mode)
+        except SpecError as error:
+            raise SpecError(f"{file}: {spec_file}: {name}: {error}") from None
     return entries
 
 

@@ -43,6 +43,8 @@ def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) ->
         Interrupted: it was stopped, and saved.
     """
     kind, target = parse_mode(mode)
+    if settings.record and kind != "enjoy":
+        raise SpecError("--record: only MODE enjoy@RUN writes an mp4; leave it out")
     if kind == "search":
         raise SpecError("search is not in this version yet; train a spec with MODE train")
     if kind == "enjoy":
@@ -110,7 +112,9 @@ def find(spec_file: str, spec_name: str | None, target: str, settings: Settings)
     name = _load(spec_file, spec_name, settings.sets).name
     paths = latest_run(settings.data_dir, name)
     if paths is None:
-        raise SpecError(f"no run of {name!r} in {settings.data_dir}; begin one with MODE train")
+        longer = latest_run(settings.data_dir, name, longer=True)
+        remedy = f"of {longer.spec_name!r} there is: {longer.folder}" if longer else "begin one with MODE train"
+        raise SpecError(f"no run of {name!r} in {settings.data_dir}; {remedy}")
     return paths
 
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -163,7 +164,9 @@ def _build(build: Callable[[], gym.Env], maker: Callable[..., Any], what: str, w
     except TypeError as error:
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unexpected is None:
-            raise
+            if _depth(error) > 2:  # raised within, not by the call
+                raise
+            raise SpecError(f"{what} cannot be made: {error}") from error
         key = unexpected[1]
         known = [
             name for name in inspect.signature(maker).parameters if name not in ("self", "env", "kwargs", "render_mode")
@@ -173,7 +176,19 @@ def _build(build: Callable[[], gym.Env], maker: Callable[..., Any], what: str, w
             f"(it takes: {', '.join(known) or 'none'})"
         ) from error
     except (gym.error.Error, ImportError, AssertionError, ValueError) as error:
-        raise SpecError(f"{what} cannot be made: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{what} cannot be made: {' '.join(str(error).split())}{_own_place(error)}") from error
+
+
+def _depth(error: BaseException) -> int:
+    """Return the frames from where `error` was caught to where it was raised."""
+    return len(traceback.extract_tb(error.__traceback__))
+
+
+def _own_place(error: BaseException) -> str:
+    """Return file and line of an error that was raised in the user's own code; nothing for that of a package."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    mine = Path(frame.filename)
+    return "" if {"site-packages", "slm_lab"} & set(mine.parts) else f" ({mine.name}, line {frame.lineno})"
 
 
 def _quiet_mujoco(found: Registered) -> None:

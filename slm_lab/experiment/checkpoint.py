@@ -74,8 +74,12 @@ class Checkpoints:
             try:
                 return _read_folder(path, components)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
-                logger.warning("checkpoint {} is damaged ({}); trying an older one", path, error)
+                logger.warning("checkpoint {} is damaged ({}); passed over", path, error)
         return None
+
+    def exist(self) -> bool:
+        """Tell whether there is any, valid or damaged."""
+        return bool(self._newest_first())
 
     def _newest_first(self) -> list[Path]:
         found = [path for path in self.folder.glob(f"{self.stem}-*") if path.name[len(self.stem) + 1 :].isdigit()]

@@ -63,7 +63,10 @@ def enjoy(
 def _load(spec: Spec, paths: RunPaths, render_mode: str | None) -> tuple[Agent, VecEnv]:
     nets = None if spec.agent.net is None else _best_checkpoints(paths).load()
     if nets is None and spec.agent.net is not None:
-        raise SpecError(f"{paths.model_dir}: no checkpoint of session {paths.session} to play; train it first")
+        remedy = (
+            "it is damaged: train on, which writes it anew" if _best_checkpoints(paths).exist() else "train it first"
+        )
+        raise SpecError(f"{paths.model_dir}: no best checkpoint of session {paths.session} to play; {remedy}")
     seed = derive_seed(spec.meta.seed or 0, "enjoy", paths.session or 0)
     env = make_env(spec.env, seed, num_envs=1, training=False, render_mode=render_mode)
     gpu = spec.agent.net is not None and bool(spec.agent.net.gpu)

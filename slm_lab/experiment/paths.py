@@ -193,8 +193,22 @@ def new_run(data_dir: str | Path, spec_name: str) -> RunPaths:
     """Make the folder of a new run, and point `data_dir/@latest` at it.
 
     Runs that begin within one second get consecutive seconds: each has its own folder, and they sort as they began.
+
+    Raises:
+        SpecError: nothing can be written there.
     """
     data_dir = Path(data_dir)
+    try:
+        paths = RunPaths(_new_folder(data_dir, spec_name), spec_name)
+    except OSError as error:
+        raise SpecError(f"--data {data_dir}: no run can be written there: {error.strerror}") from error
+    for sub in (paths.info_dir, paths.model_dir, paths.graph_dir, paths.log_dir):
+        sub.mkdir()
+    _point_latest(data_dir, paths.folder.name)
+    return paths
+
+
+def _new_folder(data_dir: Path, spec_name: str) -> Path:
     data_dir.mkdir(parents=True, exist_ok=True)
     began = datetime.now()
     while True:
@@ -204,21 +218,19 @@ def new_run(data_dir: str | Path, spec_name: str) -> RunPaths:
         except FileExistsError:
             began += timedelta(seconds=1)
         else:
-            break
-    paths = RunPaths(folder, spec_name)
-    for sub in (paths.info_dir, paths.model_dir, paths.graph_dir, paths.log_dir):
-        sub.mkdir()
-    _point_latest(data_dir, folder.name)
-    return paths
+            return folder
 
 
-def latest_run(data_dir: str | Path, spec_name: str | None = None) -> RunPaths | None:
+def latest_run(data_dir: str | Path, spec_name: str | None = None, longer: bool = False) -> RunPaths | None:
     """Return the newest run of exactly this spec name, or of any with None; None where there is none.
+
+    With `longer`, of a name that goes on with "_" after it, as -s env=… makes them.
 
     The stamp in the name decides, not the file times, which copying changes.
     """
     runs = [(match[2], match[1], folder) for folder, match in _runs(Path(data_dir))]
-    runs = [run for run in runs if spec_name is None or run[1] == spec_name]
+    if spec_name is not None:
+        runs = [run for run in runs if (run[1].startswith(f"{spec_name}_") if longer else run[1] == spec_name)]
     if not runs:
         return None
     _, name, folder = max(runs)

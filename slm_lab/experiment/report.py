@@ -43,9 +43,10 @@ def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
         over = metrics["over_seeds"][name]
         count = len(over["values"])
         low, high = over["ci95"]
+        interval = f"[{_number(low)}, {_number(high)}]" if count > 1 else "unknown"
         yield (
             f"{name:<18}  mean {_number(over['mean'])}  IQM {_number(over['iqm'])}  "
-            f"95 % interval [{_number(low)}, {_number(high)}]  ({count} seed{'s' * (count != 1)}; {title})"
+            f"95 % interval {interval}  ({count} seed{'s' * (count != 1)}; {title})"
         )
     yield f"{'random_baseline':<18}  {_number(metrics['random_baseline'])}  (mean return of random actions)"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from loguru import logger
 
-from slm_lab.agent import Agent
+from slm_lab.agent import Agent, DivergenceError
 from slm_lab.env import make_env
 from slm_lab.experiment.checkpoint import Checkpoints
 from slm_lab.experiment.evaluate import evaluate
@@ -86,7 +86,10 @@ class Session:
             try:
                 self._restore()
                 with self._profiler() as profiler:
-                    self._loop(profiler)
+                    try:
+                        self._loop(profiler)
+                    except DivergenceError as error:
+                        raise self._env_is_broken() or error from None
                 if self.clock.frame != self._saved_frame:
                     if self.stop.requested:
                         logger.info("session {}: stopping; saving at frame {}", self.index, self.clock.frame)
@@ -166,6 +169,15 @@ class Session:
                     self._save()
         if self.report is not None:
             self.report(clock.frame, self._fps(), env.stats.total_reward)
+
+    def _env_is_broken(self) -> DivergenceError | None:
+        """Return what to say where it is the environment that gave no numbers: no algorithm can stay finite then."""
+        stats = self.env.stats
+        rewards = [*stats.running_return, stats.total_reward if stats.episodes else 0.0]
+        for what, values in (("a reward", rewards), ("an observation", self.env.obs)):
+            if not np.isfinite(values).all():
+                return DivergenceError(f"{self.spec.env.name} returned {what} that is no finite number; mend it")
+        return None
 
     def _add(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -292,6 +304,14 @@ class Session:
     def _restore(self) -> None:
         """Go on from the newest valid checkpoint, if there is one; rows that came after it are lived again."""
         loaded = self.checkpoints.load()
+        if loaded is None and self.checkpoints.exist():
+            raise SpecError(
+                f"{self.paths.model_dir}: every checkpoint of session {self.index} is damaged; "
+                "put one back from a copy, or begin a new run"
+            )
+        if loaded is not None and loaded[0] >= self.spec.env.max_frame + self.env.num_envs:
+            past = f"{self.spec.env.max_frame} is past, as the run is at frame {loaded[0]}"
+            raise SpecError(f"env.max_frame: {past}; give it more, or begin a new run")
         for kind in ("train", "eval"):
             truncate_rows(self.paths.session_df(kind), loaded[0] if loaded else -1)
         best = self.best_checkpoints.load({"score"})

@@ -171,6 +171,7 @@ class Trial:
 
     def _run_here(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the only session in this process, where a debugger can reach it."""
+        from slm_lab.agent import DivergenceError
         from slm_lab.experiment.session import Session
 
         paths = self.paths.for_session(0)
@@ -188,6 +189,8 @@ class Trial:
             return session.run()
         except SpecError:
             raise
+        except DivergenceError as error:
+            raise TrialError(f"session 0 failed:\n{error}") from error
         except Exception as error:
             logger.debug("session 0 failed", exc_info=True)
             raise TrialError(f"session 0 failed:\n{traceback.format_exc()}") from error
@@ -279,6 +282,7 @@ def _session_process(
     spec: Spec, paths: RunPaths, mode: str, options: RunOptions, threads: int, outbox: Connection
 ) -> None:
     """Run one session in a process of its own and tell the parent everything through `outbox`."""
+    from slm_lab.agent import DivergenceError
     from slm_lab.experiment.session import Session
 
     with stop_on_signals() as stop:
@@ -304,6 +308,8 @@ def _session_process(
             tell(*(FINISHED if session.run() else ("stopped", "")))
         except SpecError as error:
             tell("bad spec", str(error))
+        except DivergenceError as error:
+            tell("failed", str(error))
         except Exception:
             logger.debug("session {} failed", paths.session, exc_info=True)
             tell("failed", traceback.format_exc())
@@ -316,12 +322,13 @@ def _process_context() -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     if threading.current_thread() is threading.main_thread():
-        # the server would die of a Ctrl-C that meets it while it is still importing
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # the server would die of a signal to the whole group (Ctrl-C, `timeout`) that meets it while it is importing
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             forkserver.ensure_running()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return context
 
 

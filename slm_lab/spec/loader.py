@@ -79,6 +79,9 @@ def _build(name: str, raw: Raw, given: Mapping[str, str], params: Mapping[str, s
     for key in values:
         if key not in used:
             raise SpecError(_unused(raw, key, values[key]))
+    for key in params:
+        if key not in used:
+            raise SpecError(f"spec_params.{key}: nothing in the spec reads ${{{key}}}; write it where it belongs")
     for path in given.keys() - values.keys():
         set_path(filled, path, parse_value(given[path]))
     filled.pop("name", None)

@@ -82,13 +82,15 @@ def parse_yaml(text: str) -> Any:
         "tag:yaml.org,2002:float", re.compile(f"^(?:{_YAML_FLOAT.pattern})$"), [*"-+.0123456789"]
     )
     try:
-        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{place}not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
+    json.dumps(tree, default=str)  # an alias within what it stands for is a ValueError: circular reference detected
+    return tree
 
 
 def _check_keys(node: Any) -> None:

@@ -139,9 +139,9 @@ class Spec(Section):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     """Names the run and its files: letters, digits, _ . + -."""
     agent: AgentSpec
-    """Who learns."""
+    """Who learns: algorithm, memory, net."""
     env: EnvSpec
-    """Where."""
+    """Where: the environment."""
     meta: MetaSpec = MetaSpec()
     """How often."""
     search: dict[str, Any] = Field(default_factory=dict)

@@ -74,6 +74,17 @@ def test_resume_latest_finds_the_newest_run_of_the_name(copy_of_run, spec_file):
     assert frames_of(copy_of_run)[-1] == 250
 
 
+def test_latest_names_the_runs_whose_name_says_the_environment(copy_of_run, spec_file, capsys):
+    folder = copy_of_run.rename(copy_of_run.with_name("tiny_acrobot_2026_01_01_000000"))
+    assert main([spec_file, "tiny", "enjoy@latest", "--data", str(folder.parent)]) == 2
+    assert f"no run of 'tiny' in {folder.parent}; of 'tiny_acrobot' there is: {folder}" in capsys.readouterr().err
+
+
+def test_only_enjoy_records(spec_file, tmp_path, capsys):
+    assert main([spec_file, "tiny", "dev", "--record", "--data", str(tmp_path)]) == 2
+    assert "--record: only MODE enjoy@RUN" in capsys.readouterr().err
+
+
 def test_resume_refuses_a_run_of_another_spec(copy_of_run, capsys):
     assert main(["demo.json", "dqn_cartpole", f"train@{copy_of_run}"]) == 2
     assert "a run of 'tiny', not of 'dqn_cartpole'" in capsys.readouterr().err
@@ -186,6 +197,8 @@ def _tiny_grid(spec_file):
         ('{"a.json": {"x": "trian"}}', "'trian'"),
         ('{"a.json": {"x": "dev"}, "a.json": {"y": "dev"}}', "uplicate"),
         ("{", "not a job file"),
+        ("{}", "names nothing to run"),
+        ('{"a.json": {}}', "names nothing to run"),
     ],
 )
 def test_a_bad_job_file_is_exit_code_2(text, say, tmp_path, capsys):

@@ -125,3 +125,10 @@ class Doubled(gym.RewardWrapper):
 
 NOT_CALLABLE = 3
 gym.register(id="test/Counter-v3", entry_point=Counter, max_episode_steps=3)
+
+
+class Unmade(gym.Env):
+    """Cannot be made."""
+
+    def __init__(self, **_keys: object) -> None:
+        raise ValueError("no room")

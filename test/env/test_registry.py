@@ -44,6 +44,11 @@ from slm_lab.spec import SpecError
             {"name": "CartPole-v1", "wrappers": [{"id": "counting_env:Doubled", "facto": 3}]},
             r"env\.wrappers\.0\.facto: counting_env:Doubled takes no argument 'facto'; did you mean 'factor'",
         ),
+        (
+            {"name": "CartPole-v1", "wrappers": [{"id": "TransformReward"}]},
+            r"env\.wrappers\.0\.id: TransformReward cannot be made: .* missing 1 required .*'func'",
+        ),
+        ({"name": "counting_env:Unmade"}, r"counting_env:Unmade cannot be made: no room \(counting_env\.py, line \d+\)"),
     ],
     ids=lambda value: str(value)[:60],
 )

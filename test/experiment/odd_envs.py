@@ -45,6 +45,21 @@ class Unseeded(Walk):
         return self.obs(), {}
 
 
+class NoNumber(Walk):
+    """Gives, from its tenth step on, no number as `what`: "reward" or "obs"."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(ends=False)
+        self.what, self.steps = what, 0
+
+    def step(self, action):
+        self.steps += 1
+        obs, reward, *rest = super().step(action)
+        if self.steps < 10:
+            return obs, reward, *rest
+        return (obs, np.nan, *rest) if self.what == "reward" else (obs * np.nan, reward, *rest)
+
+
 class Trouble(Walk):
     """The first process to get to step `at` raises, or is killed; the others go on, slowly.
 

@@ -119,8 +119,17 @@ def test_the_best_session_plays(tmp_path, monkeypatch):
 
 def test_a_run_without_a_checkpoint(tmp_path):
     paths = begin(tmp_path, make_spec())
-    with pytest.raises(SpecError, match="no checkpoint of session 0"):
+    with pytest.raises(SpecError, match="no best checkpoint of session 0 to play; train it first"):
         enjoy(paths.folder)
+
+
+def test_a_damaged_best_checkpoint(run):
+    (folder,) = run.model_dir.glob("*_ckpt-best-*")
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(SpecError, match="no best checkpoint of session 0 to play; it is damaged: train on"):
+        enjoy(run.folder)
+    (folder / "manifest.json").write_text(manifest)
 
 
 @pytest.mark.slow

@@ -54,6 +54,20 @@ def test_new_run_makes_its_folders_and_is_the_latest(tmp_path):
     assert latest_run(tmp_path / "data") == run
 
 
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_where_nothing_can_be_written_is_an_error_that_names_it(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(SpecError, match=rf"--data .*{name}: no run can be written there: (File exists|Not a directory)"):
+        new_run(tmp_path / name, "dqn")
+
+
+def test_a_longer_name_is_found_where_it_is_asked_for(tmp_path):
+    new_run(tmp_path, "dqn_pong")
+    new_run(tmp_path, "dqnx")
+    assert latest_run(tmp_path, "dqn") is None
+    assert latest_run(tmp_path, "dqn", longer=True).spec_name == "dqn_pong"
+
+
 def test_runs_of_one_second_are_apart_and_in_order(tmp_path):
     runs = [new_run(tmp_path, "dqn") for _ in range(4)]
     names = [run.folder.name for run in runs]

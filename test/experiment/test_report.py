@@ -33,13 +33,18 @@ def test_seeds_are_summed_up_by_mean_iqm_and_interval(tmp_path):
     assert any(line.startswith("random_baseline") and "10.00" in line for line in lines)
 
 
+def test_one_seed_tells_no_interval(tmp_path):
+    lines = list(report_lines(finished(tmp_path, [10.0])))
+    assert any("95 % interval unknown  (1 seed;" in line for line in lines)
+
+
 def test_a_run_without_a_score_has_dashes(tmp_path):
     paths = finished(tmp_path, [])
     paths.trial_metrics.unlink()
     rows = {"total_reward": np.array([math.nan]), "frame": np.array([500.0])}
     write_json(paths.trial_metrics, trial_metrics({0: session_metrics(rows, 10.0)}, 10.0))
     lines = list(report_lines(paths))
-    assert any("mean –  IQM –  95 % interval [–, –]  (0 seeds" in line for line in lines)
+    assert any("mean –  IQM –  95 % interval unknown  (0 seeds" in line for line in lines)
 
 
 def test_graphs_are_named_where_they_are(tmp_path):

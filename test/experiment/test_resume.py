@@ -128,6 +128,13 @@ def test_damaged_checkpoints_are_passed_over(pair, log_messages):
     assert_same_run(damaged, never)
     assert any("ckpt-640 is damaged" in line for line in log_messages)
 
+    before = rows(damaged)
+    for folder in damaged.model_dir.glob("tiny_t0_s0_ckpt-[0-9]*"):
+        (folder / "manifest.json").write_text("{")
+    with pytest.raises(SpecError, match="every checkpoint of session 0 is damaged"):
+        run_session(spec, damaged)
+    assert rows(damaged) == before
+
     for folder in damaged.model_dir.glob("tiny_t0_s0_ckpt-[0-9]*"):
         shutil.rmtree(folder)
     run_session(spec, damaged)  # none at all: from the beginning
@@ -208,6 +215,7 @@ def test_a_whole_trial_is_killed_and_resumed_by_train_at_latest(tmp_path, monkey
         ({"normalize_obs": True}, "env.clip_obs: a run that goes on keeps its environment"),
         ({"env": "Acrobot-v1"}, "env.name: a run that goes on keeps its environment"),
         ({"net": {"hid_layers": [16]}}, "checkpoint of frame 400 does not fit the spec"),
+        ({"max_frame": 300}, "env.max_frame: 300 is past, as the run is at frame 400"),
     ],
 )
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, changed, message):

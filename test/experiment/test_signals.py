@@ -100,6 +100,22 @@ def test_it_saves_and_says_how_to_go_on(tmp_path, signum, sessions):
         assert_same_run(run, never)
 
 
+def test_a_signal_to_the_whole_group_as_the_sessions_start(tmp_path):
+    """As `timeout` sends it: it meets the server of the sessions' processes while that is still importing."""
+    (tmp_path / "notes").mkdir()
+    keys = {"folder": str(tmp_path / "notes"), "kind": "none", "seconds": 2e-4}
+    spec = make_spec("DoubleDQN", "odd_envs:Trouble", name="slow", max_frame=100_000, meta={"max_session": 2}, **keys)
+    write_json(tmp_path / "spec.json", {spec.name: spec.to_dict()})
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120
+    process = lab(tmp_path, "spec.json", "slow", "train", env=environment)
+    wait_until(lambda: any((tmp_path / "data").glob("slow_20*/info/*_derived.json")))
+    a_moment()
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_sessions_whose_parent_is_killed_notice_it_and_save(tmp_path):
     _, process = begin_run(tmp_path, 2)

@@ -71,6 +71,15 @@ def test_a_session_that_dies_fails_the_trial_and_the_others_save(tmp_path, kind,
     assert 0 <= frame < 100_000
 
 
+@pytest.mark.parametrize(("what", "named"), [("reward", "a reward"), ("obs", "an observation")])
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_an_environment_that_gives_no_numbers_is_named(tmp_path, what, named, sessions):
+    spec = make_spec("PPO", "odd_envs:NoNumber", what=what, meta={"max_session": sessions})
+    with pytest.raises(TrialError, match=f"odd_envs:NoNumber returned {named} that is no finite number") as error:
+        Trial(spec, data_dir=tmp_path).run()
+    assert "Traceback" not in str(error.value)
+
+
 def test_a_session_that_raises_here_fails_the_trial_too(tmp_path):
     keys = {"folder": str(tmp_path), "kind": "raise", "at": 5}
     with pytest.raises(TrialError, match=r"session 0 failed:(.|\n)*ZeroDivisionError: the world is flat"):

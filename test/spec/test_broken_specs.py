@@ -61,7 +61,7 @@ BROKEN = [
     (PPO, "metta", {}, "metta: unknown key; did you mean 'meta'?"),
     (DQN, "agent.memory.size", 100, "agent.memory.size: unknown key; did you mean 'max_size'?"),
     # what is missing
-    (PPO, "agent", MISSING, "agent: missing (Who learns)"),
+    (PPO, "agent", MISSING, "agent: missing (Who learns: algorithm, memory, net)"),
     (PPO, "env.max_frame", MISSING, "env.max_frame: missing (Frames to train for, over all environments)"),
     (PPO, "agent.algorithm", MISSING, "agent.algorithm: missing (How it acts and learns"),
     (PPO, "agent.algorithm.name", MISSING, "agent.algorithm.name: missing; the algorithm: one of Random, Reinforce"),

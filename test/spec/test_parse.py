@@ -98,6 +98,7 @@ b:
         ("a:\n  b: 1\n  b: 2", "line 3: key 'b' stands twice in one mapping; remove one of them"),
         ("a:\n  1: 2", "line 2: key 1 is not text; put it in quotes"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
+        ("a: &a\n  b: *a", "Circular reference"),
     ],
 )
 def test_what_is_no_yaml(text, message):

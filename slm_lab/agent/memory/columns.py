@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import gymnasium as gym
 import numpy as np
 
+from slm_lab.spec.errors import SpecError
+
 Column = tuple[tuple[int, ...], np.dtype]
 """Shape and dtype of one array."""
 Plan = dict[str, Column]
@@ -39,8 +41,17 @@ def allocate(plan: Plan) -> dict[str, np.ndarray]:
     """Make the arrays of `plan`, zeroed.
 
     The system hands out their pages when they are first written; ask `plan_bytes` beforehand whether there is room.
+
+    Raises:
+        SpecError: there is none.
     """
-    return {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.items()}
+    try:
+        return {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.items()}
+    except MemoryError as error:
+        gigabytes = plan_bytes(plan) / 1e9
+        raise SpecError(
+            f"agent.memory: takes {gigabytes:,.1f} GB, which this machine has not; make it smaller"
+        ) from error
 
 
 def check_state(where: str, mine: Mapping[str, object], saved: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from slm_lab.agent.memory import make_memory, memory_nbytes
 from slm_lab.env.vec_env import Step
-from slm_lab.spec import schema
+from slm_lab.spec import SpecError, schema
 
 CARTPOLE = {"obs_space": gym.spaces.Box(-5, 5, (4,), np.float32), "action_space": gym.spaces.Discrete(2)}
 HALF_CHEETAH = {
@@ -69,3 +69,8 @@ def test_spec_is_obeyed():
 def test_on_policy_memory_without_horizon_is_an_error():
     with pytest.raises(ValueError, match="OnPolicyReplay needs a horizon"):
         make_memory(schema.OnPolicyReplay(), **CARTPOLE, num_envs=1)
+
+
+def test_more_than_the_machine_has_is_one_line():
+    with pytest.raises(SpecError, match=r"agent\.memory: takes 30,000,000\.0 GB, which this machine has not; make it"):
+        make_memory(replay_spec(10**15), **CARTPOLE, num_envs=1)
