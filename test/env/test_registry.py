@@ -48,7 +48,10 @@ from slm_lab.spec import SpecError
             {"name": "CartPole-v1", "wrappers": [{"id": "TransformReward"}]},
             r"env\.wrappers\.0\.id: TransformReward cannot be made: .* missing 1 required .*'func'",
         ),
-        ({"name": "counting_env:Unmade"}, r"counting_env:Unmade cannot be made: no room \(counting_env\.py, line \d+\)"),
+        (
+            {"name": "counting_env:Unmade"},
+            r"counting_env:Unmade cannot be made: no room \(counting_env\.py, line \d+\)",
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )

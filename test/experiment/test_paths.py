@@ -57,7 +57,9 @@ def test_new_run_makes_its_folders_and_is_the_latest(tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_where_nothing_can_be_written_is_an_error_that_names_it(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(SpecError, match=rf"--data .*{name}: no run can be written there: (File exists|Not a directory)"):
+    with pytest.raises(
+        SpecError, match=rf"--data .*{name}: no run can be written there: (File exists|Not a directory)"
+    ):
         new_run(tmp_path / name, "dqn")
 
 
