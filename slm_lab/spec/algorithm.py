@@ -91,12 +91,22 @@ class PolicyGradient(Algorithm):
     """Discount of the reward one step later, 0 to 1."""
     entropy_coef_spec: VarSpec | None = None
     """Weight of the entropy bonus over frames, from 0 on; null: 0."""
+    imitates_itself: ClassVar[bool] = False
+    """Whether it replays past episodes."""
 
     @model_validator(mode="after")
     def _check_entropy(self) -> Self:
         if self.entropy_coef_spec is not None:
             self.entropy_coef_spec.check_range("entropy_coef_spec", 0.0)
         return self
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
+        """Raise if past episodes are to be replayed and are not, or the other way round."""
+        replay = getattr(agent.memory, "sil_replay", None)
+        if replay is None and self.imitates_itself:
+            raise problem("agent.memory.sil_replay", "missing; Replay or PrioritizedReplay and its keys")
+        if replay is not None and not self.imitates_itself:
+            raise problem("agent.memory.sil_replay", "only SIL and PPOSIL replay past episodes; remove it")
 
 
 class Reinforce(PolicyGradient):
@@ -115,13 +125,11 @@ class Reinforce(PolicyGradient):
     OnPolicyBatchReplay."""
 
 
-class ActorCritic(PolicyGradient):
-    """Advantage Actor-Critic, Mnih et al. 2016, arXiv:1602.01783."""
+class A2CKeys(PolicyGradient):
+    """Keys of A2C, and of what builds on it."""
 
     memories: ClassVar[tuple[str, ...]] = ("OnPolicyBatchReplay", "OnPolicyReplay")
 
-    name: Literal["ActorCritic"] = "ActorCritic"
-    """The algorithm."""
     lam: Share | None = None
     """λ of generalised advantages (arXiv:1506.02438), 0 to 1; null: n-step returns if num_step_returns is given, else
     plain returns."""
@@ -157,13 +165,18 @@ class ActorCritic(PolicyGradient):
         return self
 
 
-class PPO(PolicyGradient):
-    """Proximal Policy Optimization, Schulman et al. 2017, arXiv:1707.06347."""
+class ActorCritic(A2CKeys):
+    """Advantage Actor-Critic, Mnih et al. 2016, arXiv:1602.01783."""
+
+    name: Literal["ActorCritic"] = "ActorCritic"
+    """The algorithm."""
+
+
+class PPOKeys(PolicyGradient):
+    """Keys of PPO, and of what builds on it."""
 
     memories: ClassVar[tuple[str, ...]] = ("OnPolicyBatchReplay",)
 
-    name: Literal["PPO"] = "PPO"
-    """The algorithm."""
     lam: Share
     """λ of generalised advantages (arXiv:1506.02438), 0 to 1."""
     clip_eps_spec: VarSpec
@@ -194,8 +207,9 @@ class PPO(PolicyGradient):
         self.clip_eps_spec.check_range("clip_eps_spec", 0.0)
         return self
 
-    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if a rollout cannot be cut into whole minibatches."""
+        super().check(agent, env)
         rollout, size = self.time_horizon * env.num_envs, self.minibatch_size
         if rollout % size == 0:
             return
@@ -207,6 +221,48 @@ class PPO(PolicyGradient):
             f"{size} does not divide time_horizon x num_envs = {self.time_horizon} x {env.num_envs} = {rollout}; "
             f"use {near}",
         )
+
+
+class PPO(PPOKeys):
+    """Proximal Policy Optimization, Schulman et al. 2017, arXiv:1707.06347."""
+
+    name: Literal["PPO"] = "PPO"
+    """The algorithm."""
+
+
+class SelfImitation(PolicyGradient):
+    """Keys of self-imitation, which it adds to those of the algorithm on which it builds."""
+
+    imitates_itself: ClassVar[bool] = True
+
+    sil_policy_loss_coef: NotNegative = 1.0
+    """Weight of the policy loss on past steps."""
+    sil_val_loss_coef: NotNegative = 0.01
+    """Weight of the value loss on past steps."""
+    training_iter: Count = 4
+    """Batches of past steps after each on-policy update."""
+    training_batch_iter: Count = 1
+    """Gradient steps per batch."""
+
+
+class SIL(SelfImitation, A2CKeys):
+    """Self-imitation with A2C, Oh et al. 2018, arXiv:1806.05635."""
+
+    name: Literal["SIL"] = "SIL"
+    """The algorithm."""
+
+
+class PPOSIL(SelfImitation, PPOKeys):
+    """Self-imitation with PPO, Oh et al. 2018, arXiv:1806.05635."""
+
+    name: Literal["PPOSIL"] = "PPOSIL"
+    """The algorithm."""
+
+    @model_validator(mode="after")
+    def _check_symlog(self) -> Self:
+        if self.symlog:
+            raise problem("symlog", "true does not go with PPOSIL, which compares values with returns; remove it")
+        return self
 
 
 def _warn_if_too_short(training_start_step: int, env: EnvSpec) -> None:
@@ -373,10 +429,12 @@ ALGORITHMS: dict[str, type[Section]] = {
     "Reinforce": Reinforce,
     "ActorCritic": ActorCritic,
     "PPO": PPO,
+    "SIL": SIL,
+    "PPOSIL": PPOSIL,
     "DQN": DQN,
     "DoubleDQN": DoubleDQN,
     "SoftActorCritic": SoftActorCritic,
     "CrossQ": CrossQ,
     "TD3": TD3,
 }
-PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN", "SIL", "PPOSIL")
+PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN")

@@ -1,11 +1,11 @@
 """The `agent.memory` part of a spec: one model per memory."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
 
 from slm_lab.spec.algorithm import VarSpec
-from slm_lab.spec.model import Count, NotNegative, Positive, Section, Share, problem
+from slm_lab.spec.model import Count, NotNegative, Positive, Section, Share, one_of, problem
 
 
 class MemorySpec(Section):
@@ -13,29 +13,6 @@ class MemorySpec(Section):
 
     name: str
     """The memory."""
-
-
-class OnPolicyReplay(MemorySpec):
-    """Whole episodes, used once. A batch is training_frequency finished episodes, over all environments."""
-
-    name: Literal["OnPolicyReplay"] = "OnPolicyReplay"
-    """The memory."""
-
-
-class OnPolicyBatchReplay(MemorySpec):
-    """A rollout of every environment, used once. A batch is training_frequency (PPO: time_horizon) vector steps."""
-
-    name: Literal["OnPolicyBatchReplay"] = "OnPolicyBatchReplay"
-    """The memory."""
-
-
-class OnPolicyCrossEntropy(MemorySpec):
-    """Whole episodes, used once, and only the best of every training_frequency finished ones: cross-entropy method."""
-
-    name: Literal["OnPolicyCrossEntropy"] = "OnPolicyCrossEntropy"
-    """The memory."""
-    cross_entropy: Share = 1.0
-    """An episode is used if its return is at least this quantile of the batch's, 0 to 1; 1: the best alone."""
 
 
 class ReplaySpec(MemorySpec):
@@ -79,6 +56,41 @@ class PrioritizedReplay(ReplaySpec):
     def _check_beta(self) -> Self:
         self.beta_spec.check_range("beta_spec", 0.0, 1.0)
         return self
+
+
+REPLAYS: dict[str, type[ReplaySpec]] = {"Replay": Replay, "PrioritizedReplay": PrioritizedReplay}
+
+if TYPE_CHECKING:  # which of the models it is, is known at run time only
+    AnyReplay = Any
+else:
+    AnyReplay = one_of("replay", "name", REPLAYS, ()) | None
+
+
+class OnPolicyReplay(MemorySpec):
+    """Whole episodes, used once. A batch is training_frequency finished episodes, over all environments."""
+
+    name: Literal["OnPolicyReplay"] = "OnPolicyReplay"
+    """The memory."""
+    sil_replay: AnyReplay = None
+    """Of SIL: the replay of past steps, Replay or PrioritizedReplay with its keys."""
+
+
+class OnPolicyBatchReplay(MemorySpec):
+    """A rollout of every environment, used once. A batch is training_frequency (PPO: time_horizon) vector steps."""
+
+    name: Literal["OnPolicyBatchReplay"] = "OnPolicyBatchReplay"
+    """The memory."""
+    sil_replay: AnyReplay = None
+    """Of SIL and PPOSIL: the replay of past steps, Replay or PrioritizedReplay with its keys."""
+
+
+class OnPolicyCrossEntropy(MemorySpec):
+    """Whole episodes, used once, and only the best of every training_frequency finished ones: cross-entropy method."""
+
+    name: Literal["OnPolicyCrossEntropy"] = "OnPolicyCrossEntropy"
+    """The memory."""
+    cross_entropy: Share = 1.0
+    """An episode is used if its return is at least this quantile of the batch's, 0 to 1; 1: the best alone."""
 
 
 MEMORIES: dict[str, type[MemorySpec]] = {

@@ -17,6 +17,8 @@ from slm_lab.spec.algorithm import (
     DQN,
     PLANNED_ALGORITHMS,
     PPO,
+    PPOSIL,
+    SIL,
     ActorCritic,
     DoubleDQN,
     Random,
@@ -41,6 +43,8 @@ from slm_lab.spec.net import NETS, PLANNED_NETS, ConvNet, MLPNet, NetSpec, Recur
 __all__ = [
     "DQN",
     "PPO",
+    "PPOSIL",
+    "SIL",
     "ActorCritic",
     "AgentSpec",
     "ConvNet",

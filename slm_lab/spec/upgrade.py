@@ -7,7 +7,7 @@ from typing import Any
 
 from slm_lab.spec.algorithm import ALGORITHMS
 from slm_lab.spec.errors import SpecError
-from slm_lab.spec.memory import MEMORIES
+from slm_lab.spec.memory import MEMORIES, REPLAYS, PrioritizedReplay
 from slm_lab.spec.net import NETS, ROLES, NetSpec
 
 Raw = dict[str, Any]
@@ -42,6 +42,7 @@ _UNREAD_BY_SAC = (
 )
 UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "PPO": ("training_frequency",),  # it is the time_horizon
+    "PPOSIL": ("training_frequency",),
     "DQN": ("action_pdtype",),
     "DoubleDQN": ("action_pdtype",),
     "SoftActorCritic": _UNREAD_BY_SAC,
@@ -86,6 +87,23 @@ def _unwrap_lists(raw: Raw) -> None:
             raise SpecError(f"{key}: a list of {len(value)}; a spec has one")
         raw[key] = value[0]
         _say(f"{key}: [{{…}}] is read as {{…}}")
+
+
+def _nest_sil_replay(raw: Raw) -> None:
+    """Put the keys of the replay of past episodes, which stood among those of the on-policy memory, into their own."""
+    memory = _at(raw, "agent.memory")
+    if _at(raw, "agent.algorithm").get("name") not in ("SIL", "PPOSIL"):
+        return
+    if memory.get("sil_replay") is None:
+        kind = memory.pop("sil_replay_name", None) or "Replay"
+        keys = {key: memory.pop(key) for key in [key for key in PrioritizedReplay.model_fields if key in memory]}
+        keys = {key: value for key, value in keys.items() if key in REPLAYS.get(kind, PrioritizedReplay).model_fields}
+        name = keys.pop("name", memory.get("name"))
+        memory |= {"name": name, "sil_replay": {"name": kind, **keys}}
+        _say(f"agent.memory: {', '.join(keys)} are read as those of sil_replay {kind}")
+    if memory["sil_replay"].get("name") == "PrioritizedReplay" and memory["sil_replay"].get("beta_spec") is None:
+        memory["sil_replay"]["beta_spec"] = {"name": "no_decay", "start_val": 0.1}
+        _say("agent.memory.sil_replay.beta_spec: missing; 0.1 throughout, as in the paper")
 
 
 def _drop_unread(raw: Raw) -> None:
@@ -236,6 +254,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 _STEPS: tuple[Callable[[Raw], None], ...] = (
     _unwrap_lists,
+    _nest_sil_replay,
     _drop_unread,
     _drop_empty,
     _drop_not_yet,

@@ -39,6 +39,8 @@ ALGORITHMS["PPO scaled"] = {
     "normalize_v_targets": True,
     "target_kl": 0.1,
 }
+ALGORITHMS["SIL"] = {**ALGORITHMS["A2C"], "name": "SIL", "training_iter": 2}
+ALGORITHMS["PPOSIL"] = {**ALGORITHMS["PPO"], "name": "PPOSIL", "training_iter": 2}
 ALGORITHMS["Cross-entropy"] = {**ALGORITHMS["Reinforce"], "center_return": False}
 CRITIC_KEYS = {"gamma": 0.9, "training_frequency": 4, "training_iter": 2, "training_start_step": 16}
 OFF_POLICY_ACTOR_CRITICS = {
@@ -64,6 +66,11 @@ MEMORIES = {
     "Cross-entropy": {"name": "OnPolicyCrossEntropy", "cross_entropy": 0.5},
     "ActorCritic": {"name": "OnPolicyBatchReplay"},
     "PPO": {"name": "OnPolicyBatchReplay"},
+    "SIL": {"name": "OnPolicyReplay", "sil_replay": {"name": "Replay", "batch_size": 16, "max_size": 200}},
+    "PPOSIL": {
+        "name": "OnPolicyBatchReplay",
+        "sil_replay": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 200, "beta_spec": CONSTANT},
+    },
     "DQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
     "DoubleDQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
     "SoftActorCritic": {"name": "Replay", "batch_size": 16, "max_size": 200},

@@ -12,7 +12,7 @@ from slm_lab.agent import DivergenceError
 from slm_lab.experiment.checkpoint import Checkpoints
 
 LEARNERS = [name for name in ALGORITHMS if name != "Random"]
-BY_POLICY = ["Reinforce", "A2C", "A2C n-step", "PPO"]
+BY_POLICY = ["Reinforce", "A2C", "A2C n-step", "PPO", "SIL"]
 EVERYWHERE = [(name, ACTIONS.get(name, "discrete")) for name in ALGORITHMS]
 EVERYWHERE += [(name, "box") for name in ("SAC", "CrossQ")]
 EVERYWHERE += [(name, kind) for name in ("Random", *BY_POLICY) for kind in ("box", "multi_discrete", "multi_binary")]
@@ -80,7 +80,7 @@ def test_divergence_names_metric_and_frame(algorithm, optimiser):
     # (tanh would bound it: a policy can be sure to the last bit with finite numbers)
     net = {"optim_spec": {"name": optimiser, "lr": 1e30}, "clip_grad_val": None, "hid_layers_activation": "relu"}
     run = Run(make_spec(algorithm, "Wander", num_envs=2, net=net))
-    message = r"training diverged at frame (\d+): .*\bloss = (nan|inf|-inf).*; try a lower learning rate"
+    message = r"training diverged at frame (\d+): .*\b(?:sil_)?loss = (nan|inf|-inf).*; try a lower learning rate"
     with pytest.raises(DivergenceError, match=message) as error:
         run.train(1000)
     assert int(re.search(message, str(error.value))[1]) == run.events[-1] == run.frame

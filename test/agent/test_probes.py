@@ -15,6 +15,8 @@ LR = {
     "A2C n-step": 0.03,
     "PPO": 0.02,
     "PPO scaled": 0.02,
+    "SIL": 0.03,
+    "PPOSIL": 0.02,
     "DQN": 0.02,
     "DoubleDQN": 0.02,
 }
@@ -25,6 +27,8 @@ FRAMES = {
     "A2C n-step": 3000,
     "PPO": 2048,
     "PPO scaled": 2048,
+    "SIL": 3000,
+    "PPOSIL": 2048,
     "DQN": 2400,
     "DoubleDQN": 2400,
 }
@@ -35,6 +39,8 @@ CHANGES = {
     "A2C n-step": {"num_step_returns": 3},
     "PPO": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
     "PPO scaled": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
+    "SIL": {"training_frequency": 16},  # episodes
+    "PPOSIL": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
     "DQN": {"training_frequency": 8, "training_start_step": 64},
     "DoubleDQN": {"training_frequency": 8, "training_start_step": 64},
 }

@@ -44,6 +44,12 @@ DQN = {
 A2C = deepcopy(PPO)
 A2C["agent"]["algorithm"] = {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32}
 PER = {"name": "PrioritizedReplay", "batch_size": 32, "max_size": 1000}
+SIL = deepcopy(A2C)
+SIL["agent"]["algorithm"]["name"] = "SIL"
+SIL["agent"]["memory"]["sil_replay"] = {"name": "Replay", "batch_size": 32, "max_size": 1000}
+PPOSIL = deepcopy(PPO)
+PPOSIL["agent"]["algorithm"]["name"] = "PPOSIL"
+PPOSIL["agent"]["memory"]["sil_replay"] = {"name": "Replay", "batch_size": 32, "max_size": 1000}
 CONV = {"type": "ConvNet", "conv_hid_layers": [[32, 8, 4, 0, 1]]}
 RNN = {"type": "RecurrentNet", "rnn_hidden_size": 8, "seq_len": 16}
 MISSING = object()
@@ -214,6 +220,19 @@ BROKEN = [
     # meta and search
     (PPO, "meta.distributed", "synced", 'meta.distributed: "synced" is not in this version; use false'),
     (A2C, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),
+    (
+        PPO,
+        "agent.algorithm.normalize_advantages",
+        "batch",
+        "agent.algorithm.normalize_advantages: must be 'standardize'",
+    ),
+    (PPO, "agent.algorithm.target_kl", 0, "agent.algorithm.target_kl: must be greater than 0.0, got 0"),
+    (SIL, "agent.memory", {"name": "OnPolicyBatchReplay"}, "agent.memory.sil_replay.batch_size: missing"),
+    (SIL, "agent.memory.sil_replay.name", "Replai", "agent.memory.sil_replay.name: unknown replay 'Replai'; did you"),
+    (SIL, "agent.algorithm.name", "ActorCritic", "agent.memory.sil_replay: only SIL and PPOSIL replay past episodes;"),
+    (PPOSIL, "agent.memory.name", "OnPolicyReplay", "agent.memory.name: OnPolicyReplay does not suit PPOSIL; use OnPo"),
+    (PPOSIL, "agent.algorithm.symlog", True, "agent.algorithm.symlog: true does not go with PPOSIL"),
+    (PPOSIL, "agent.algorithm.minibatch_size", 100, "100 does not divide time_horizon x num_envs = 128 x 4 = 512;"),
     (PPO, "search", {"gamma": [0, 1]}, "search.gamma: must be a path and a distribution"),
     (PPO, "search", {"agent.algorithm.gamma__choice": 0.9}, "search.agent.algorithm.gamma__choice: must be a list of"),
     (PPO, "agent", [PPO["agent"], PPO["agent"]], "agent: a list of 2; a spec has one"),

@@ -201,6 +201,38 @@ def test_a_shared_net_takes_what_its_actor_was_given(lines):
     assert len(lines) == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {"sil_replay_name": "Replay", "batch_size": 32, "max_size": 10000, "use_cer": True, "alpha": 0.6},
+            {"name": "Replay", "batch_size": 32, "max_size": 10000, "use_cer": True},
+        ),
+        ({"batch_size": 32, "max_size": 10000}, {"name": "Replay", "batch_size": 32, "max_size": 10000}),
+        (
+            {"sil_replay_name": "PrioritizedReplay", "batch_size": 32, "max_size": 100, "alpha": 0.6, "epsilon": 1e-4},
+            {
+                "name": "PrioritizedReplay",
+                "batch_size": 32,
+                "max_size": 100,
+                "alpha": 0.6,
+                "epsilon": 1e-4,
+                "beta_spec": {"name": "no_decay", "start_val": 0.1},
+            },
+        ),
+    ],
+)
+def test_the_replay_of_past_episodes_has_keys_of_its_own(old, new, lines):
+    raw = deepcopy(EMPTY)
+    raw["agent"] |= {"algorithm": {"name": "SIL"}, "memory": {"name": "OnPolicyReplay", **old}}
+    upgraded = upgrade(raw)
+    assert upgraded["agent"]["memory"] == {"name": "OnPolicyReplay", "sil_replay": new}
+    assert "read as those of sil_replay" in lines[0]
+    lines.clear()
+    assert upgrade(upgraded) == upgraded
+    assert lines == []
+
+
 def test_lookahead_is_its_inner_optimizer():
     net = upgraded(
         "agent.net", optim_spec={"name": "Lookahead", "optimizer": "RAdam", "lr": 0.01, "k": 5, "alpha": 0.5}

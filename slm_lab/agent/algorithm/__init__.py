@@ -16,6 +16,8 @@ _HOME = {
     "SoftActorCritic": "sac:SoftActorCritic",
     "CrossQ": "crossq:CrossQ",
     "TD3": "td3:TD3",
+    "SIL": "sil:SIL",
+    "PPOSIL": "sil:SIL",
 }
 
 

@@ -9,6 +9,7 @@ from slm_lab.agent.memory.columns import plan_bytes
 from slm_lab.agent.memory.prioritized import PrioritizedReplay
 from slm_lab.agent.memory.replay import Replay, ReplayBatch
 from slm_lab.agent.memory.rollout import OnPolicyBatchReplay, OnPolicyCrossEntropy, OnPolicyReplay, RolloutBatch
+from slm_lab.agent.memory.self_imitation import SelfImitationMemory
 from slm_lab.lib.schedule import make_schedule
 from slm_lab.spec import MemorySpec, schema
 
@@ -21,11 +22,12 @@ __all__ = [
     "Replay",
     "ReplayBatch",
     "RolloutBatch",
+    "SelfImitationMemory",
     "make_memory",
     "memory_nbytes",
 ]
 
-Memory = Replay | OnPolicyBatchReplay | OnPolicyReplay
+Memory = Replay | OnPolicyBatchReplay | OnPolicyReplay | SelfImitationMemory
 
 
 def make_memory(
