@@ -79,7 +79,7 @@ def test_it_saves_and_says_how_to_go_on(tmp_path, signum, sessions):
         os.killpg(process.pid, signum)  # a terminal sends it to all
     else:
         process.send_signal(signum)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     run = only_run(tmp_path / "data", "slow")
     assert f"train@{run.folder.relative_to(tmp_path)}" in said.splitlines()[-1]
@@ -111,7 +111,7 @@ def test_a_signal_to_the_whole_group_as_the_sessions_start(tmp_path):
     wait_until(lambda: any((tmp_path / "data").glob("slow_20*/info/*_derived.json")))
     a_moment()
     os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "Traceback" not in said
 
