@@ -32,7 +32,7 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
     echo(f"spec       {spec.name}, hash {spec.hash}")
     for net, count in size.parameters.items():
         echo(f"net        {net}: {count:,} parameters")
-    at_once = min(spec.meta.max_session, available_cores())
+    at_once = spec.meta.at_once(available_cores())
     needed = size.memory_bytes * at_once
     echo(
         f"memory     {human(size.memory_bytes)} a session, {at_once} at once: {human(needed)} "

@@ -184,6 +184,11 @@ class RunPaths:
         return self.log_dir / f"{self.trial_prefix}.log"
 
     @property
+    def shared_memory(self) -> Path:
+        """What the workers of a trial have in common while they run (`meta.distributed`)."""
+        return self.log_dir / f".{self.trial_prefix}.shared"
+
+    @property
     def session_log(self) -> Path:
         """What the session printed."""
         return self.log_dir / f"{self.session_prefix}.log"

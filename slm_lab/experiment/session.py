@@ -1,11 +1,12 @@
 """A session: one agent, one seed, from the first frame to the last."""
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,10 +26,14 @@ from slm_lab.lib.files import RowWriter, truncate_rows
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec, SpecError
 
+if TYPE_CHECKING:
+    from slm_lab.agent.shared import Shared
+
 Report = Callable[[int, float, float], None]
 """(frame, frames per second, total_reward): called about twice a second."""
 
 REPORT_SECONDS = 0.5
+WAIT_SECONDS = 0.01
 MA_ROWS = 100
 SAVE_SECONDS = 10.0
 SAVE_SHARE = 0.02
@@ -40,6 +45,10 @@ PHASES = ("env", "act", "memory", "learn")
 
 class Session:
     """Trains one agent on one seed, or goes on where a checkpoint of it stopped.
+
+    With `meta.distributed` it is one of the workers that train one agent (see `slm_lab.agent.shared`). Frames and
+    optimiser steps are then those of all workers together, and a row bears the multiple of its frequency that was
+    passed, so that the curves of the workers have the same frames.
 
     Args:
         spec: the spec, with its seed.
@@ -90,10 +99,14 @@ class Session:
                         self._loop(profiler)
                     except DivergenceError as error:
                         raise self._env_is_broken() or error from None
+                self._end_together()
                 if self.clock.frame != self._saved_frame:
                     if self.stop.requested:
                         logger.info("session {}: stopping; saving at frame {}", self.index, self.clock.frame)
                     self._save()
+            except Exception as error:
+                self._fail_together(error)
+                raise
             finally:
                 self._close()
         return self.clock.frame >= self.spec.env.max_frame
@@ -110,10 +123,12 @@ class Session:
         )
         try:
             gpu = spec.agent.net.gpu if spec.agent.net is not None else False
-            device = pick_device(gpu, options.cuda_offset + self.index)
+            # what processes share lies in the memory of the CPU
+            device = pick_device(False if spec.meta.distributed else gpu, options.cuda_offset + self.index)
         except RuntimeError as error:
             raise SpecError(str(error)) from None
         self.agent = Agent(spec, self.env, self.seed, device, compile_loss=options.torch_compile == "true")
+        self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
         self.history: deque[float] = deque(maxlen=MA_ROWS)
@@ -146,11 +161,11 @@ class Session:
             stepped = now()
             agent.observe(obs, action, step)
             obs = step.obs
-            clock.tick(num_envs)
+            passed = clock.tick(num_envs, None if self.shared is None else self.shared.count(num_envs))
             remembered = now()
             if agent.ready(clock.frame):
                 self._add(agent.update(clock.frame))
-                clock.opt_step = agent.opt_steps
+                clock.opt_step = agent.opt_steps if self.shared is None else self.shared.opt_step
                 if profiler is not None:
                     profiler.step()
             learned = now()
@@ -161,11 +176,11 @@ class Session:
             if learned > next_report and self.report is not None:
                 next_report = learned + REPORT_SECONDS
                 self.report(clock.frame, self._fps(), env.stats.total_reward)
-            if rigorous and (crossed(clock.frame, num_envs, eval_every) or clock.frame >= max_frame):
+            if rigorous and (crossed(clock.frame, passed, eval_every) or clock.frame >= max_frame):
                 self._evaluate()
-            if crossed(clock.frame, num_envs, log_every) or clock.frame >= max_frame:
+            if crossed(clock.frame, passed, log_every) or clock.frame >= max_frame:
                 self._log()
-                if now() > self._next_save:
+                if now() > self._next_save and clock.frame < max_frame:
                     self._save()
         if self.report is not None:
             self.report(clock.frame, self._fps(), env.stats.total_reward)
@@ -198,7 +213,7 @@ class Session:
             self.history.append(total_reward)
         if not self.spec.meta.rigorous_eval:
             self._remember_best(total_reward)
-        row = self._row(total_reward, self.history)
+        row = self._row(total_reward, self.history, self.spec.meta.log_frequency)
         self._append("train", row)
         logger.debug("{}", " | ".join(f"{key}:{value:.4g}" for key, value in row.items()))
         if self.tensorboard is not None:
@@ -208,7 +223,7 @@ class Session:
         self._spent.update(dict.fromkeys(PHASES, 0.0))
         self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), self.clock.frame, row["fps"]
 
-    def _row(self, total_reward: float, history: deque[float]) -> dict[str, float]:
+    def _row(self, total_reward: float, history: deque[float], every: int) -> dict[str, float]:
         clock, algorithm, means = self.clock, self.agent.algorithm, self._means()
         logged = (*algorithm.logged, *(["grad_norm"] if self.mode == "dev" and algorithm.learners else []))
         busy = max(sum(self._spent.values()), 1e-9)
@@ -217,7 +232,7 @@ class Session:
             "total_reward_ma": sum(history) / len(history) if history else math.nan,
             "loss": means.get("loss", math.nan),
             "fps": round(self._fps(), 1),
-            "frame": clock.frame,
+            "frame": self._frame_of_row(every),
             "wall_t": round(clock.elapsed, 2),
             "t": clock.t,
             "epi": self.env.stats.episodes,
@@ -227,6 +242,12 @@ class Session:
             **{name: means.get(name, math.nan) for name in logged},
             **{f"time_{phase}": round(self._spent[phase] / busy, 4) for phase in PHASES},
         }
+
+    def _frame_of_row(self, every: int) -> int:
+        frame, max_frame = self.clock.frame, self.spec.env.max_frame
+        if self.shared is None:
+            return frame
+        return max_frame if frame >= max_frame else frame // every * every
 
     def _means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self.totals.items()}
@@ -253,7 +274,7 @@ class Session:
         total_reward = float(np.mean(returns))
         self.eval_history.append(total_reward)
         self._remember_best(total_reward)
-        self._append("eval", self._row(total_reward, self.eval_history))
+        self._append("eval", self._row(total_reward, self.eval_history, self.spec.meta.eval_frequency))
 
     def _remember_best(self, score: float) -> None:
         """Keep the best weights in memory; they reach the disk with the next checkpoint.
@@ -279,6 +300,9 @@ class Session:
     # --- saving and going on
 
     def _save(self) -> None:
+        if self.shared is not None and not self.shared.sound():
+            logger.warning("session {}: the weights have diverged and are not saved", self.index)
+            return
         start = time.perf_counter()
         for writer in self.writers.values():
             writer.sync()
@@ -309,41 +333,84 @@ class Session:
                 f"{self.paths.model_dir}: every checkpoint of session {self.index} is damaged; "
                 "put one back from a copy, or begin a new run"
             )
-        if loaded is not None and loaded[0] >= self.spec.env.max_frame + self.env.num_envs:
-            past = f"{self.spec.env.max_frame} is past, as the run is at frame {loaded[0]}"
-            raise SpecError(f"env.max_frame: {past}; give it more, or begin a new run")
+        if loaded is not None:
+            self._load(*loaded)
+        self._join()
         for kind in ("train", "eval"):
-            truncate_rows(self.paths.session_df(kind), loaded[0] if loaded else -1)
+            truncate_rows(self.paths.session_df(kind), self.clock.frame or -1)
         best = self.best_checkpoints.load({"score"})
         if best is not None and best[1]["score"]["total_reward"] is not None:
             self.best = best[1]["score"]["total_reward"]
-        if loaded is None:
-            return
-        frame, state = loaded
+        self._row_frame = self.clock.frame
+        if loaded is not None:
+            logger.info("session {}: resumed at frame {}", self.index, self.clock.frame)
+
+    def _load(self, frame: int, state: dict[str, Any]) -> None:
+        """Take over a checkpoint."""
+        last_step = self.env.num_envs * (self.spec.meta.max_session if self.spec.meta.distributed else 1)
+        if frame >= self.spec.env.max_frame + last_step:
+            past = f"{self.spec.env.max_frame} is past, as the run is at frame {frame}"
+            raise SpecError(f"env.max_frame: {past}; give it more, or begin a new run")
         try:
-            self._load(state)
+            self.agent.load_nets(state)
+            self.agent.load_state_dict(state["agent"])
+            self.clock.load_state_dict(state["clock"])
+            session = state["session"]
+            self.totals = session["totals"]
+            self.history.extend(session["history"])
+            self.eval_history.extend(session["eval_history"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "
                 f"({' '.join(str(error).split())}); undo what was changed in the spec, or begin a new run"
             ) from error
-        self._saved_frame = self._row_frame = frame
         if not self.env.load_state_dict(state["env"]):
             self.agent.interrupt()
             logger.info(
                 "session {}: {} cannot be put back where it was; fresh episodes begin", self.index, self.spec.env.name
             )
-        logger.info("session {}: resumed at frame {}", self.index, frame)
+        self._saved_frame = frame
 
-    def _load(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint, but for the environments."""
-        self.agent.load_nets(state)
-        self.agent.load_state_dict(state["agent"])
-        self.clock.load_state_dict(state["clock"])
-        session = state["session"]
-        self.totals = session["totals"]
-        self.history.extend(session["history"])
-        self.eval_history.extend(session["eval_history"])
+    # --- one of several workers
+
+    def _join(self) -> None:
+        """Come together with the other workers, and go on from where worker 0 is."""
+        mode, file = self.spec.meta.distributed, self.paths.shared_memory
+        if mode is False or (self.index > 0 and not self._wait(file.exists)):
+            return
+        if os.name == "nt":
+            raise SpecError("meta.distributed: needs locks that Windows does not have; set it to false")
+        from slm_lab.agent.shared import Shared
+
+        workers, clock = self.spec.meta.max_session, self.clock
+        self.shared = Shared(self.agent, mode, file, self.index, workers, clock.frame, clock.opt_step)
+        clock.frame, clock.opt_step = self.shared.frame, self.shared.opt_step
+
+    def _end_together(self) -> None:
+        """Wait for the last step of the last worker: its weights are the result of all."""
+        if self.shared is not None and self.clock.frame >= self.spec.env.max_frame and self._wait(self.shared.done):
+            self.shared.pull()
+            self.clock.frame, self.clock.opt_step = self.shared.frame, self.shared.opt_step
+
+    def _fail_together(self, error: Exception) -> None:
+        """Keep the others from saving weights that have diverged; say what it is where a worker met them unawares."""
+        if self.shared is None or (self.shared.sound() and not isinstance(error, DivergenceError)):
+            return
+        self.shared.spoil()
+        if not isinstance(error, DivergenceError):
+            raise DivergenceError(f"the weights of all workers have diverged by frame {self.clock.frame}") from error
+
+    def _wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait for other workers; return False if a stop is requested before."""
+        next_report = 0.0
+        while not condition():
+            if self.stop.requested:
+                return False
+            if self.report is not None and time.perf_counter() > next_report:  # it notices that the parent is gone
+                next_report = time.perf_counter() + REPORT_SECONDS
+                self.report(self.clock.frame, math.nan, math.nan)
+            time.sleep(WAIT_SECONDS)
+        return True
 
     def _close(self) -> None:
         self.env.close()

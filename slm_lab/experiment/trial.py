@@ -82,7 +82,7 @@ class Trial:
         if spec.meta.seed is None:
             changes["seed"] = secrets.randbelow(2**31)
         if mode == "dev":
-            changes["max_session"] = 1
+            changes |= {"max_session": 1, "distributed": False}
         self.spec = spec.with_meta(**changes) if changes else spec
 
     def run(self) -> dict[str, float]:
@@ -162,7 +162,7 @@ class Trial:
         write_json(self.paths.info_dir / f"{self.paths.trial_prefix}_derived.json", derived)
 
     def _at_once(self) -> int:
-        return min(self.spec.meta.max_session, available_cores())
+        return self.spec.meta.at_once(available_cores())
 
     def _threads(self) -> int:
         """Return the threads of a session: convolutions share out the cores; small matrices run faster on one."""
@@ -198,8 +198,9 @@ class Trial:
             setup_logger(self.options.log_level, *self._logs())
 
     def _run_processes(self, stop: StopRequest, progress: Progress) -> bool:
-        """Run the sessions in processes, no more at once than there are cores."""
+        """Run the sessions in processes: no more at once than there are cores, unless they are workers of one agent."""
         context = _process_context()
+        self.paths.shared_memory.unlink(missing_ok=True)  # of a run that was killed
         waiting = list(range(self.spec.meta.max_session))
         running: list[_Running] = []
         ended: list[_Running] = []
@@ -223,6 +224,7 @@ class Trial:
         finally:
             for session in running:  # something went wrong here
                 session.process.terminate()
+            self.paths.shared_memory.unlink(missing_ok=True)
         if failure is not None:
             raise failure
         return not waiting and all(session.outcome == FINISHED for session in ended)

@@ -21,10 +21,17 @@ class Clock:
     wall_t: float = 0.0
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
-    def tick(self, num_envs: int) -> None:
-        """Count one vector step."""
+    def tick(self, num_envs: int, frame: int | None = None) -> int:
+        """Count one vector step; return the frames since the last one.
+
+        Args:
+            num_envs: environments that took it.
+            frame: frames so far, where others count as well; None where nobody does.
+        """
+        before = self.frame
         self.t += 1
-        self.frame += num_envs
+        self.frame = before + num_envs if frame is None else frame
+        return self.frame - before
 
     @property
     def elapsed(self) -> float:

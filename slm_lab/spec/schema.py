@@ -37,7 +37,7 @@ from slm_lab.spec.memory import (
     PrioritizedReplay,
     Replay,
 )
-from slm_lab.spec.model import Count, Natural, Section, as_spec_error, one_of, problem
+from slm_lab.spec.model import Count, Natural, Section, as_spec_error, either, one_of, problem
 from slm_lab.spec.net import NETS, PLANNED_NETS, ConvNet, MLPNet, NetSpec, RecurrentNet
 
 __all__ = [
@@ -108,17 +108,17 @@ class AgentSpec(Section):
         return self
 
 
-def _only_alone(value: Any) -> Any:
-    if value not in (False, None):
-        raise problem("", f"{json.dumps(value)} is not in this version; use false: each session trains on its own")
-    return False
-
-
 class MetaSpec(Section):
     """How often: sessions, logging, evaluation, search."""
 
-    distributed: Annotated[Literal[False], BeforeValidator(_only_alone)] = False
-    """Whether sessions share one net; only false in this version."""
+    distributed: Annotated[
+        Literal[False, "synced", "shared"],
+        BeforeValidator(lambda value: value or False),  # null, in older files
+        either('false, "synced" or "shared"'),
+    ] = False
+    """false: each session trains an agent of its own. Else the sessions are workers that train one, and frames and
+    optimiser steps are counted over all of them; synced: each has nets of its own, hands its gradients over and takes
+    the weights back; shared: all have the same nets in one memory, without locks."""
     log_frequency: Count = 10_000
     """Frames between two rows of the training curve, and between two checkpoints."""
     eval_frequency: Count = 10_000
@@ -135,6 +135,17 @@ class MetaSpec(Section):
     """Stops bad trials of a search early: arguments of ASHA, e.g. grace_period (frames) and reduction_factor."""
     search_resources: dict[str, Any] | None = None
     """What one trial of a search takes: cpu and gpu, in numbers of them."""
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.distributed and self.max_session < 2:
+            text = f'"{self.distributed}" needs a max_session of 2 or more, got {self.max_session}; or set it to false'
+            raise problem("distributed", text)
+        return self
+
+    def at_once(self, cores: int) -> int:
+        """Return how many sessions run at once on so many cores: workers of one agent all do."""
+        return self.max_session if self.distributed else min(self.max_session, cores)
 
 
 class Spec(Section):
@@ -157,6 +168,8 @@ class Spec(Section):
         for net in (self.agent.net, self.agent.critic_net):
             if net is not None:
                 net.check(self.agent)
+        if self.meta.distributed:
+            self._check_distributed()
         for key, arguments in self.search.items():
             path, _, distribution = key.rpartition("__")
             if not path or not distribution:
@@ -166,6 +179,18 @@ class Spec(Section):
             if not isinstance(arguments, list):
                 raise problem(f"search.{key}", f"must be a list of arguments of {distribution}")
         return self
+
+    def _check_distributed(self) -> None:
+        mode, net = self.meta.distributed, self.agent.net
+        if net is None:
+            raise problem(
+                "meta.distributed", f"{self.agent.algorithm.name} has no net to train together; set it to false"
+            )
+        if net.gpu is True:
+            raise problem(
+                "agent.net.gpu",
+                f'true, but the workers of meta.distributed "{mode}" share memory of the CPU; set it to false',
+            )
 
     @classmethod
     def from_dict(cls, name: str, raw: Mapping[str, Any]) -> Self:

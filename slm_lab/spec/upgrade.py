@@ -149,6 +149,13 @@ def _drop_not_yet(raw: Raw) -> None:
         algorithm.pop(key, None)
 
 
+def _train_alone(raw: Raw) -> None:
+    meta = _at(raw, "meta")
+    if meta.get("distributed") and meta.get("max_session", 1) == 1:
+        _warn(f'meta.distributed: "{meta["distributed"]}" is read as false, as one session has nobody to train with')
+        meta["distributed"] = False
+
+
 def _empty_random(raw: Raw) -> None:
     if _at(raw, "agent.algorithm").get("name") == "Random":
         for key in ("memory", "net", "critic_net"):
@@ -258,6 +265,7 @@ _STEPS: tuple[Callable[[Raw], None], ...] = (
     _drop_unread,
     _drop_empty,
     _drop_not_yet,
+    _train_alone,
     _empty_random,
     _fix_algorithm,
     _anneal_beta,

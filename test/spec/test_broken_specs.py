@@ -218,7 +218,7 @@ BROKEN = [
         "agent.net.batch_renorm: it takes the place of batch_norm; set one of them to false",
     ),
     # meta and search
-    (PPO, "meta.distributed", "synced", 'meta.distributed: "synced" is not in this version; use false'),
+    (PPO, "meta.distributed", "sync", 'meta.distributed: must be false, "synced" or "shared", got "sync"'),
     (A2C, "agent.algorithm.symlog", True, "agent.algorithm.symlog: True is not in this version; remove the key"),
     (
         PPO,
@@ -293,6 +293,28 @@ def test_random_with_a_memory():
     raw = deepcopy(DQN)
     raw["agent"]["algorithm"] = {"name": "Random"}
     with pytest.raises(SpecError, match=r"^agent\.memory: Random has none; remove it$"):
+        Spec.from_dict("x", raw)
+
+
+WORKERS = {"distributed": "synced", "max_session": 2}
+
+
+def test_random_workers():
+    raw = {"agent": {"algorithm": {"name": "Random"}}, "env": PPO["env"], "meta": WORKERS}
+    with pytest.raises(SpecError, match=r"^meta\.distributed: Random has no net to train together; set it to false$"):
+        Spec.from_dict("x", raw)
+
+
+def test_a_worker_with_nobody_to_train_with():
+    with pytest.raises(
+        SpecError, match=r'^meta\.distributed: "shared" needs a max_session of 2 or more, got 1; or set'
+    ):
+        Spec.from_dict("x", PPO | {"meta": {"distributed": "shared"}})
+
+
+def test_workers_on_a_gpu():
+    raw = {**PPO, "agent": {**PPO["agent"], "net": {**PPO["agent"]["net"], "gpu": True}}, "meta": WORKERS}
+    with pytest.raises(SpecError, match=r'^agent\.net\.gpu: true, but the workers of meta\.distributed "synced" share'):
         Spec.from_dict("x", raw)
 
 

@@ -188,6 +188,13 @@ def test_what_is_not_there_yet_may_be_off(key, off, on):
         upgraded("agent.algorithm", name="ActorCritic", **{key: on})
 
 
+@pytest.mark.parametrize("mode", ["synced", "shared"])
+def test_one_session_has_nobody_to_train_with(lines, mode):
+    assert upgraded("meta", distributed=mode, max_session=1)["distributed"] is False
+    assert f'WARNING: meta.distributed: "{mode}" is read as false, as one session has nobody to train with' in lines
+    assert upgraded("meta", distributed=mode, max_session=2)["distributed"] == mode
+
+
 def test_a_shared_net_takes_what_its_actor_was_given(lines):
     net = upgraded(
         "agent.net",

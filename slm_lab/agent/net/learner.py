@@ -34,18 +34,22 @@ class ParameterGroup:
     Args:
         parameters: what is trained.
         spec: the net spec; reads `optim_spec`, `clip_grad_val` and `lr_scheduler_spec`.
+
+    Attributes:
+        take_step: the optimiser's step; workers that train the same parameters put theirs in its place.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], spec: NetSpec) -> None:
         self.parameters = list(parameters)
-        self.clip = spec.clip_grad_val
+        self.clip, self.optim_spec = spec.clip_grad_val, spec.optim_spec
         self.optimizer = make_optimizer(self.parameters, spec.optim_spec)
         self.scheduler = make_lr_scheduler(self.optimizer, spec.lr_scheduler_spec)
+        self.take_step: Callable[[], object] = self.optimizer.step
 
     def step(self) -> Tensor | None:
         """Clip the gradients and take one optimiser step; return the norm before clipping, None without clipping."""
         norm = None if self.clip is None else nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
+        self.take_step()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,15 +156,21 @@ class LinearToZero:
 
 
 class TorchScheduler:
-    """A scheduler of `torch.optim.lr_scheduler`, stepped once per training event. Without one, the rate is constant."""
+    """A scheduler of `torch.optim.lr_scheduler`, stepped once per training event. Without one, the rate is constant.
+
+    Attributes:
+        events: how many training events there were since the last call; workers that train together count all of them.
+    """
 
     def __init__(self, scheduler: Any = None) -> None:
         self.scheduler = scheduler
+        self.events: Callable[[], int] = lambda: 1
 
     def advance(self, frame: int) -> None:  # noqa: ARG002 - torch's schedulers count their own steps
         """Count one training event."""
         if self.scheduler is not None:
-            self.scheduler.step()
+            for _ in range(self.events()):
+                self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the plain values of the scheduler's own state."""
