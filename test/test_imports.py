@@ -80,6 +80,7 @@ def test_imports_go_one_way(file):
 
 
 LIGHT = ["slm_lab", "slm_lab.spec", "slm_lab.cli", "slm_lab.experiment.options", "slm_lab.experiment.paths"]
+LIGHT += ["slm_lab.experiment.benchmark"]
 HEAVY = ["torch", "pandas", "plotly", "gymnasium", "ray", "tensorboard"]
 
 

@@ -51,7 +51,7 @@ def commands():
 
 def shortened(words):
     """The words of a command after its name, with fewer frames where it trains."""
-    if words[:1] in (["check"], ["list"]) or any(word.startswith("enjoy@") for word in words):
+    if words[:1] in (["check"], ["list"], ["benchmark-table"]) or any(word.startswith("enjoy@") for word in words):
         return words
     if any(word.startswith("train@") for word in words):
         return [*words, *SHORT]

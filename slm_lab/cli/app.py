@@ -24,6 +24,7 @@ slm-lab spec.json name train@latest          resume the newest run; also train@d
 slm-lab spec.json name enjoy@data/RUN        replay the best checkpoint
 slm-lab -s env=ALE/Pong-v5 spec.json name train
 slm-lab --job job/experiments.json           a batch, in file order
+slm-lab benchmark-table data                 what the runs came to, as a table
 """
 
 
@@ -138,6 +139,29 @@ def list_(word: Annotated[str, typer.Argument(help="Only the lines that contain 
     from slm_lab.cli import check as checks
 
     checks.list_shipped(word)
+    return DONE
+
+
+@app.command(name="benchmark-table")
+def benchmark_table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the page there, e.g. docs/BENCHMARKS.md.")
+    ] = None,
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Make a Markdown table of what runs came to: environments by algorithms, then every run."""
+    from slm_lab.experiment.benchmark import benchmark_page
+    from slm_lab.lib.files import atomic_write
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    page = benchmark_page(runs)
+    if out is None:
+        print(page, end="")  # noqa: T201 - the result of the command
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, page)
     return DONE
 
 

@@ -242,6 +242,11 @@ def latest_run(data_dir: str | Path, spec_name: str | None = None, longer: bool 
     return RunPaths(folder, name)
 
 
+def runs_in(data_dir: str | Path) -> list[RunPaths]:
+    """Return all runs in a folder of runs, by name."""
+    return sorted((RunPaths(folder, match[1]) for folder, match in _runs(Path(data_dir))), key=lambda run: run.folder)
+
+
 def find_run(target: str | Path) -> RunPaths:
     """Find the run that a path means.
 

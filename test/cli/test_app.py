@@ -200,6 +200,7 @@ print(json.dumps([code, [name for name in ("torch", "gymnasium", "pandas", "plot
         (["--help"], 0),
         (["list", "cartpole"], 0),
         (["demo.json", "no_such", "train"], 2),
+        (["benchmark-table", "no_such"], 2),
         (["demo.json", "dqn_cartpole", "enjoy@no_such"], 2),
         (["check", "demo.json", "dqn_cartpole", "-s", "agent.algorithm.gamma=2"], 2),
     ],

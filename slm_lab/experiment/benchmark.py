@@ -1,0 +1,280 @@
+"""The benchmark table: what runs came to, as Markdown, from the files in their folders alone."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from slm_lab.experiment.paths import RunPaths, find_run, read_spec, runs_in
+from slm_lab.lib.files import read_json, read_rows
+from slm_lab.lib.stats import bootstrap_ci
+from slm_lab.spec.algorithm import ALGORITHMS
+from slm_lab.spec.env import EnvSpec
+from slm_lab.spec.errors import SpecError
+
+NONE = "–"
+INTRODUCTION = """\
+# Benchmarks
+
+Made from run folders by `slm-lab benchmark-table`; not edited by hand.
+
+A score is `total_reward_ma` at the end of a run: the mean over the last 100 rows of the training curve of the mean
+return of the last 100 episodes, so early and stable learning counts. It is averaged over the seeds of the run; in
+brackets, the 95 % bootstrap interval of that mean. Frames are steps of single environments, over all of them.
+"""
+ABOUT_CELLS = """\
+The newest run of each spec counts, and where there are several specs for one place, the one with the higher score.
+An asterisk: see the notes at the end.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one trial came to.
+
+    Attributes:
+        env: environment, with the arguments that make another task of it.
+        algorithm: the agent's label.
+        rank: place of the algorithm among the columns.
+        max_frame: frames that the spec asks for.
+        spec_name: name of the spec.
+        scores: `total_reward_ma` of every seed that has one.
+        seed: `meta.seed`.
+        wall: seconds that a session took, on average; NaN if unknown.
+        spec_hash: as the run wrote it down.
+        commit: of the lab, with "+" where it had changes; "unknown" if the run does not say.
+        run: name of the folder.
+        notes: what is missing or not as planned.
+    """
+
+    env: str
+    algorithm: str
+    rank: int
+    max_frame: float
+    spec_name: str
+    scores: tuple[float, ...]
+    seed: int | None
+    wall: float
+    spec_hash: str
+    commit: str
+    run: str
+    notes: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores; NaN if there is none."""
+        return float(np.mean(self.scores)) if self.scores else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean."""
+        return bootstrap_ci(self.scores, lambda values: float(values.mean()))
+
+    @property
+    def stamp(self) -> str:
+        """When the run began, as its folder says; folders without a date are the oldest."""
+        return "".join(re.findall(r"_(\d{4}_\d{2}_\d{2}_\d{6})$", self.run))
+
+
+def benchmark_page(targets: Iterable[str | Path]) -> str:
+    """Return the whole page for some runs: the scores as a matrix, then every run with all there is to know.
+
+    Args:
+        targets: run folders, or folders of runs such as `data`.
+
+    Raises:
+        SpecError: there is no run.
+    """
+    results = sorted(
+        (read_result(paths) for paths in find_runs(targets)),
+        key=lambda result: (
+            result.env,
+            result.max_frame,
+            result.rank,
+            result.algorithm,
+            result.spec_name,
+            result.stamp,
+        ),
+    )
+    notes = [f"- {result.run}: {note}" for result in results for note in result.notes]
+    parts = [INTRODUCTION, "## Scores\n", ABOUT_CELLS, _matrix(results), "## Runs\n", _rows(results)]
+    parts += ["## Notes\n", "\n".join(notes) + "\n"] if notes else []
+    return "\n".join(parts)
+
+
+def find_runs(targets: Iterable[str | Path]) -> list[RunPaths]:
+    """Find the runs that `targets` mean, each once; what is none is named in a warning.
+
+    Raises:
+        SpecError: there is no run.
+    """
+    found: dict[Path, RunPaths] = {}
+    for target in map(Path, targets):
+        inside = runs_in(target) if target.is_dir() else []
+        try:
+            runs = inside or [find_run(target)]
+        except SpecError as error:
+            logger.warning("left out: {}", error)
+            continue
+        found |= {paths.folder.resolve(): paths for paths in runs}
+    if not found:
+        raise SpecError("no run in any of these; name run folders, or the folder that holds them, e.g. data")
+    return list(found.values())
+
+
+def read_result(paths: RunPaths) -> Result:
+    """Read what a trial left behind.
+
+    Raises:
+        SpecError: its spec cannot be read, so nothing can be said of it.
+    """
+    try:
+        spec = read_spec(paths.trial_spec if paths.trial_spec.exists() else paths.spec)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{paths.folder}: no whole spec in it: {error}") from error
+    notes: list[str] = []
+    env, algorithm = spec["env"], spec["agent"]["algorithm"]["name"]
+    sessions = _read(paths.trial_metrics, notes).get("sessions", {})
+    derived = _read(paths.info_dir / f"{paths.trial_prefix}_derived.json", notes)
+    scored = [session for session in sessions.values() if session.get("total_reward_ma") is not None]
+    planned = spec["meta"].get("max_session", 1)
+    if len(scored) < planned:
+        notes.append(f"{len(scored)} of {planned} seeds have a score")
+    frames = min((session["frame"] for session in scored), default=0)
+    if scored and frames < env["max_frame"]:
+        notes.append(f"stopped at {_frames(frames)} of {_frames(env['max_frame'])} frames")
+    if derived.get("mode", "train") != "train":
+        notes.append(f"a run in mode {derived['mode']}")
+    if derived and not derived.get("git_commit"):
+        notes.append("the commit of the lab was not known to it")
+    if spec["meta"].get("rigorous_eval"):
+        notes.append("the score is of evaluation episodes, not of training")
+    arguments = ", ".join(f"{key}={env[key]}" for key in env if key not in EnvSpec.model_fields)
+    label = spec["agent"].get("name", "agent")
+    commit = derived.get("git_commit") or "unknown"
+    return Result(
+        env=f"{env['name']} ({arguments})" if arguments else env["name"],
+        algorithm=algorithm if label == "agent" else label,
+        rank=list(ALGORITHMS).index(algorithm) if algorithm in ALGORITHMS else len(ALGORITHMS),
+        max_frame=float(env["max_frame"]),
+        spec_name=paths.spec_name,
+        scores=tuple(session["total_reward_ma"] for session in scored),
+        seed=spec["meta"].get("seed"),
+        wall=_wall(paths, sessions, notes),
+        spec_hash=derived.get("spec_hash", "unknown"),
+        commit=commit[:10] + "+" * (len(commit) > 10 and commit.endswith("+")),
+        run=paths.folder.name,
+        notes=tuple(notes),
+    )
+
+
+def _order(result: Result) -> tuple[Any, ...]:
+    """Sort by place in the matrix, then by spec and time."""
+    return result.env, result.max_frame, result.rank, result.algorithm, result.spec_name, result.stamp
+
+
+def _read(file: Path, notes: list[str]) -> dict[str, Any]:
+    """Read a JSON object; an empty one, and a note, where there is none."""
+    try:
+        content = read_json(file)
+    except FileNotFoundError:
+        notes.append(f"{file.name} is missing")
+    except (OSError, ValueError) as error:
+        notes.append(f"{file.name} cannot be read: {error}")
+    else:
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _wall(paths: RunPaths, sessions: Iterable[str], notes: list[str]) -> float:
+    """Return the seconds that a session took, on average."""
+    seconds = []
+    for index in sessions:
+        try:
+            rows = read_rows(paths.for_session(int(index)).session_df("train"))
+        except OSError:
+            notes.append(f"the rows of session {index} are missing, so its time is not known")
+        else:
+            seconds += rows.get("wall_t", np.empty(0))[-1:].tolist()
+    return float(np.mean(seconds)) if seconds else math.nan
+
+
+def _matrix(results: Sequence[Result]) -> str:
+    """Return environments × algorithms."""
+    columns = sorted({(result.rank, result.algorithm) for result in results})
+    places = sorted({(result.env, result.max_frame) for result in results})
+    newest = {(result.env, result.max_frame, result.spec_name): result for result in results}  # they are sorted by time
+    best: dict[tuple[str, float, str], Result] = {}
+    for result in newest.values():
+        place = (result.env, result.max_frame, result.algorithm)
+        if place not in best or not result.mean <= best[place].mean:
+            best[place] = result
+    head = ["environment", "frames", *(algorithm for _, algorithm in columns)]
+    cells = (
+        [env, _frames(frames), *(_cell(best.get((env, frames, algorithm))) for _, algorithm in columns)]
+        for env, frames in places
+    )
+    return _table(head, cells)
+
+
+def _rows(results: Sequence[Result]) -> str:
+    """Return one row for each run."""
+    head = "environment|algorithm|spec|score|95 % interval|seeds|each seed|frames|time a seed|spec hash|commit|run"
+    cells = (
+        [
+            result.env,
+            result.algorithm,
+            result.spec_name,
+            _number(result.mean) + "\\*" * bool(result.notes),
+            _interval(result),
+            f"{len(result.scores)}" + (f" (from {result.seed})" if result.seed is not None else ""),
+            ", ".join(map(_number, result.scores)) or NONE,
+            _frames(result.max_frame),
+            _duration(result.wall),
+            result.spec_hash,
+            result.commit,
+            result.run,
+        ]
+        for result in results
+    )
+    return _table(head.split("|"), cells)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _cell(result: Result | None) -> str:
+    if result is None or not result.scores:
+        return NONE
+    interval = f" {_interval(result)}" if len(result.scores) > 1 else ""
+    return _number(result.mean) + interval + "\\*" * bool(result.notes)
+
+
+def _interval(result: Result) -> str:
+    low, high = result.interval
+    return f"[{_number(low)}, {_number(high)}]" if len(result.scores) > 1 else NONE
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else NONE
+
+
+def _frames(frames: float) -> str:
+    """Write a number of frames: `_frames(300000)` is "3e5"."""
+    digits, _, power = f"{frames:.6e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _duration(seconds: float) -> str:
+    """Write a time: `_duration(3750)` is "1 h 02 min"."""
+    if not math.isfinite(seconds):
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"

@@ -1,0 +1,194 @@
+"""The table says what the files of the runs say, and names what they do not say."""
+
+import json
+import re
+import shutil
+
+import pytest
+from lab_runs import begin, make_spec, run_session
+from loguru import logger
+
+from slm_lab.experiment.analysis import analyze_trial
+from slm_lab.experiment.benchmark import benchmark_page, find_runs, read_result
+from slm_lab.experiment.paths import find_run
+from slm_lab.lib.files import read_json, write_json
+from slm_lab.spec import SpecError
+
+
+def run(folder, algorithm, name, label=None, seeds=2, scores=None, **env_keys):
+    """Train for a moment; `scores` then stand for what the seeds came to."""
+    spec = make_spec(algorithm, name=name, meta={"max_session": seeds}, **{"max_frame": 400, **env_keys})
+    raw = spec.to_dict()
+    raw["agent"]["name"] = label or algorithm
+    paths = begin(folder, type(spec).from_dict(name, raw))
+    for index in range(seeds):
+        run_session(spec, paths, index)
+    analyze_trial(paths, raw, 0.0)
+    for index, score in enumerate(scores or ()):
+        change(paths.trial_metrics, "sessions", str(index), total_reward_ma=score)
+    derived = {"spec_hash": "abcdef012345", "mode": "train", "git_commit": "0123456789abcdef" + "0" * 24}
+    write_json(paths.info_dir / f"{paths.trial_prefix}_derived.json", derived)
+    return paths
+
+
+def change(file, *path, **values):
+    content = read_json(file)
+    node = content
+    for key in path:
+        node = node[key]
+    node |= values
+    write_json(file, content)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of three runs; the tests change copies of it."""
+    folder = tmp_path_factory.mktemp("made") / "data"
+    run(folder, "PPO", "ppo_cartpole", scores=[100.0, 200.0])
+    run(folder, "Reinforce", "reinforce_cartpole", "REINFORCE", scores=[40.0, 60.0])
+    run(folder, "PPO", "ppo_acrobot", env="Acrobot-v1", max_t=20, max_frame=800, scores=[-80.0, -82.0])
+    return folder
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "data", symlinks=True)
+
+
+def named(data, name):
+    (folder,) = data.glob(f"{name}_2*")
+    return find_run(folder)
+
+
+def tables(page):
+    """The rows of the matrix and of the list of runs: {column: cell}."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines())
+        found.append([dict(zip([name.strip() for name in head], row, strict=True)) for row in rows])
+    return found
+
+
+def test_environments_by_algorithms(data):
+    matrix, _ = tables(benchmark_page([data]))
+    assert matrix == [
+        {"environment": "Acrobot-v1", "frames": "8e2", "REINFORCE": "–", "PPO": "-81.0 [-82.0, -80.0]"},
+        {
+            "environment": "CartPole-v1",
+            "frames": "4e2",
+            "REINFORCE": "50.0 [40.0, 60.0]",
+            "PPO": "150.0 [100.0, 200.0]",
+        },
+    ]
+
+
+def test_every_run_with_all_there_is_to_know(data):
+    _, runs = tables(benchmark_page([data]))
+    assert [row["spec"] for row in runs] == ["ppo_acrobot", "reinforce_cartpole", "ppo_cartpole"]
+    row = runs[2]
+    assert re.fullmatch(r"0 min \d\d s", row.pop("time a seed"))
+    assert row.pop("run").startswith("ppo_cartpole_2")
+    assert row == {
+        "environment": "CartPole-v1",
+        "algorithm": "PPO",
+        "spec": "ppo_cartpole",
+        "score": "150.0",
+        "95 % interval": "[100.0, 200.0]",
+        "seeds": "2 (from 7)",
+        "each seed": "100.0, 200.0",
+        "frames": "4e2",
+        "spec hash": "abcdef012345",
+        "commit": "0123456789",
+    }
+
+
+def test_the_score_is_that_of_the_run(tmp_path):
+    paths = run(tmp_path, "PPO", "tiny")
+    said = read_json(paths.trial_metrics)["over_seeds"]["total_reward_ma"]
+    assert read_result(paths).mean == pytest.approx(said["mean"])
+
+
+def test_the_newest_run_of_a_spec_counts_and_the_better_of_two_specs(data):
+    paths = named(data, "ppo_cartpole")
+    newer = shutil.copytree(paths.folder, data / "ppo_cartpole_2999_01_01_000000")
+    for index, score in enumerate([90.0, 110.0]):
+        change(find_run(newer).trial_metrics, "sessions", str(index), total_reward_ma=score)
+    matrix, runs = tables(benchmark_page([data]))
+    assert matrix[1]["PPO"] == "100.0 [90.0, 110.0]"
+    assert len(runs) == 4
+    older = paths.folder.rename(data / "other_2000_01_01_000000")
+    for file in older.rglob("ppo_cartpole*"):
+        file.rename(file.with_name(file.name.replace("ppo_cartpole", "other")))
+    matrix, _ = tables(benchmark_page([data]))
+    assert matrix[1]["PPO"] == "150.0 [100.0, 200.0]"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "note"),
+    [
+        ("derived", {"git_commit": None}, "the commit of the lab was not known to it"),
+        ("derived", {"mode": "dev"}, "a run in mode dev"),
+        ("derived", None, "ppo_cartpole_t0_derived.json is missing"),
+        ("trial_metrics", None, "ppo_cartpole_t0_trial_metrics.json is missing"),
+        ("session_df_train", None, "the rows of session 0 are missing, so its time is not known"),
+    ],
+)
+def test_what_is_missing_is_said(data, file, change, note):
+    paths = named(data, "ppo_cartpole")
+    files = [path for path in paths.info_dir.iterdir() if f"_{file}." in path.name]
+    for path in files:
+        if change is None:
+            path.unlink()
+        else:
+            write_json(path, read_json(path) | change)
+    page = benchmark_page([data])
+    assert f"- {paths.folder.name}: {note}\n" in page
+    matrix, _ = tables(page)
+    assert matrix[1]["PPO"] in ("150.0 [100.0, 200.0]\\*", "–")
+
+
+def test_a_run_that_was_stopped_or_lacks_seeds(data):
+    paths = named(data, "ppo_cartpole")
+    change(paths.trial_metrics, "sessions", "0", frame=200)
+    change(paths.trial_metrics, "sessions", "1", total_reward_ma=None)
+    notes = read_result(paths).notes
+    assert notes == ("1 of 2 seeds have a score", "stopped at 2e2 of 4e2 frames")
+    matrix, runs = tables(benchmark_page([data]))
+    assert matrix[1]["PPO"] == "100.0\\*"
+    assert runs[2]["95 % interval"] == "–"
+
+
+def test_changes_in_the_checkout_are_seen(data):
+    paths = named(data, "ppo_cartpole")
+    change(paths.info_dir / "ppo_cartpole_t0_derived.json", git_commit="0123456789abcdef+")
+    assert read_result(paths).commit == "0123456789+"
+
+
+def test_arguments_that_make_another_task(data):
+    paths = named(data, "ppo_cartpole")
+    change(paths.trial_spec, "ppo_cartpole", "env", name="LunarLander-v3", continuous=True)
+    assert read_result(paths).env == "LunarLander-v3 (continuous=True)"
+
+
+def test_each_run_counts_once_and_what_is_none_is_named(data):
+    lines = []
+    sink = logger.add(lambda message: lines.append(str(message)), format="{message}")
+    try:
+        runs = find_runs([data / "@latest", data, *data.iterdir(), data / "no_such"])
+    finally:
+        logger.remove(sink)
+    assert sorted(run.spec_name for run in runs) == ["ppo_acrobot", "ppo_cartpole", "reinforce_cartpole"]
+    assert len(lines) == 1
+    assert "no_such" in lines[0]
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(SpecError, match=r"^no run in any of these; name run folders"):
+        benchmark_page([tmp_path])
+
+
+def test_a_run_without_a_spec_cannot_be_told(data):
+    paths = named(data, "ppo_cartpole")
+    paths.trial_spec.write_text(json.dumps({})[:1])
+    with pytest.raises(SpecError, match="no whole spec in it"):
+        benchmark_page([data])
