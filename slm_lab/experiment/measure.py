@@ -37,7 +37,7 @@ class _Plan(Setting):
     def generator(self, name: str) -> torch.Generator:  # noqa: ARG002 - the meta device has no generators
         return torch.Generator()
 
-    def memory(self, spec: AgentSpec, horizon: int | None = None) -> Any:
+    def memory(self, spec: AgentSpec, horizon: int | None = None, num_steps: int = 1) -> Any:  # noqa: ARG002
         # nothing stands in for it: an algorithm that is built to be measured never acts
         nbytes = memory_nbytes(
             spec.memory,

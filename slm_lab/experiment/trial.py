@@ -167,7 +167,7 @@ class Trial:
     def _threads(self) -> int:
         """Return the threads of a session: convolutions share out the cores; small matrices run faster on one."""
         net = self.spec.agent.net
-        return max(1, available_cores() // self._at_once()) if net is not None and net.type == "ConvNet" else 1
+        return max(1, available_cores() // self._at_once()) if net is not None and "Conv" in net.type else 1
 
     def _run_here(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the only session in this process, where a debugger can reach it."""

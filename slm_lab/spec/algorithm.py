@@ -1,11 +1,23 @@
 """The `agent.algorithm` part of a spec: one model per algorithm."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from slm_lab.spec.env import EnvSpec
-from slm_lab.spec.model import Count, Natural, NotNegative, Number, Positive, Section, Share, either, problem
+from slm_lab.spec.model import (
+    Count,
+    Natural,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    Several,
+    Share,
+    either,
+    one_of,
+    problem,
+)
 
 if TYPE_CHECKING:
     from slm_lab.spec.schema import AgentSpec
@@ -66,6 +78,8 @@ class Algorithm(Section):
     """Whether it works with a RecurrentNet."""
     has_critic_net: ClassVar[bool] = False
     """Whether its critics can have a net spec of their own."""
+    action_values: ClassVar[bool] = False
+    """Whether it learns action values, which is what dueling and noisy nets are for."""
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if the rest of the spec does not fit this algorithm."""
@@ -275,17 +289,109 @@ def _warn_if_too_short(training_start_step: int, env: EnvSpec) -> None:
         )
 
 
-class QLearning(Algorithm):
-    """Keys of the algorithms that act by a net of action values, on a replay."""
+class ActionValue(Algorithm):
+    """Keys of the algorithms that act by a net of action values."""
+
+    action_values: ClassVar[bool] = True
+
+    action_policy: Literal["greedy", "epsilon_greedy", "boltzmann"]
+    """How actions are chosen: the best one (where the net is noisy), the best one but for a share ε, or in proportion
+    to exp(Q / τ)."""
+    explore_var_spec: VarSpec | None = None
+    """ε (0 to 1) or τ (above 0) over frames; greedy has none."""
+    gamma: Share
+    """Discount of the reward one step later, 0 to 1."""
+
+    @model_validator(mode="after")
+    def _check_exploration(self) -> Self:
+        policy, var = self.action_policy, self.explore_var_spec
+        if policy == "greedy":
+            if var is not None:
+                raise problem("explore_var_spec", "greedy does not read it; remove it")
+            return self
+        if var is None:
+            raise problem("explore_var_spec", f"missing (ε (0 to 1) or τ (above 0) over frames); {policy} needs it")
+        if policy == "epsilon_greedy":
+            var.check_range("explore_var_spec", 0.0, 1.0)
+            return self
+        for part in ("start_val", "end_val"):
+            value = getattr(var, part)
+            if value is not None and value <= 0:
+                raise problem(
+                    f"explore_var_spec.{part}", f"boltzmann divides by it, so it must be above 0, got {value}"
+                )
+        return self
+
+    def check_no_target(self, agent: "AgentSpec") -> None:
+        """Raise if the net's spec speaks of a target net, where there is none."""
+        for key in ("update_type", "update_frequency", "polyak_coef"):
+            if getattr(agent.net, key) != type(agent.net).model_fields[key].default:
+                name: Any = agent.algorithm.name
+                raise problem(f"agent.net.{key}", f"{name} has no target net; remove it")
+
+
+class SARSA(ActionValue):
+    """SARSA, Rummery & Niranjan 1994."""
+
+    memories: ClassVar[tuple[str, ...]] = ("OnPolicyBatchReplay", "OnPolicyReplay")
+
+    name: Literal["SARSA"] = "SARSA"
+    """The algorithm."""
+    training_frequency: Count
+    """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay."""
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
+        """Raise if the net's spec speaks of a target net."""
+        self.check_no_target(agent)
+
+
+class C51(Section):
+    """Probabilities of values that are fixed, Bellemare et al. 2017, arXiv:1707.06887."""
+
+    name: Literal["C51"] = "C51"
+    """The distribution."""
+    v_min: Number
+    """Smallest return that it can tell."""
+    v_max: Number
+    """Largest return that it can tell."""
+    num_atoms: Several = 51
+    """Values from v_min to v_max, both counted."""
+
+    @model_validator(mode="after")
+    def _check_support(self) -> Self:
+        if self.v_max <= self.v_min:
+            raise problem("v_max", f"{self.v_max} must be greater than v_min {self.v_min}")
+        return self
+
+
+class QR(Section):
+    """Values of probabilities that are fixed (quantiles), Dabney et al. 2018, arXiv:1710.10044."""
+
+    name: Literal["QR"] = "QR"
+    """The distribution."""
+    num_quantiles: Count = 200
+    """Quantiles, evenly spaced."""
+    kappa: Positive = 1.0
+    """Error up to which the loss is quadratic; linear beyond."""
+
+
+VALUE_DISTRIBUTIONS: dict[str, type[Section]] = {"C51": C51, "QR": QR}
+
+if TYPE_CHECKING:  # which of the models it is, is known at run time only
+    AnyValueDistribution = Any
+else:
+    AnyValueDistribution = one_of("value distribution", "name", VALUE_DISTRIBUTIONS, ()) | None
+
+
+class QLearning(ActionValue):
+    """Keys of the algorithms that learn action values from a replay."""
 
     memories: ClassVar[tuple[str, ...]] = ("Replay", "PrioritizedReplay")
 
-    action_policy: Literal["epsilon_greedy", "boltzmann"]
-    """How actions are chosen: the best one but for a share ε, or in proportion to exp(Q / τ)."""
-    explore_var_spec: VarSpec
-    """ε (0 to 1) or τ (above 0) over frames."""
-    gamma: Share
-    """Discount of the reward one step later, 0 to 1."""
+    num_step_returns: Count = 1
+    """Steps of reward in a target before the value of what follows."""
+    value_dist_spec: AnyValueDistribution = None
+    """Learn the distribution of the return: {"name": "C51" or "QR", …}; null: its mean alone, by loss_spec."""
     training_frequency: Count
     """Frames between two training events; a vector step has at most one."""
     training_start_step: Natural = 0
@@ -295,24 +401,25 @@ class QLearning(Algorithm):
     training_batch_iter: Count = 1
     """Gradient steps per batch."""
 
-    @model_validator(mode="after")
-    def _check_exploration(self) -> Self:
-        if self.action_policy == "epsilon_greedy":
-            self.explore_var_spec.check_range("explore_var_spec", 0.0, 1.0)
-            return self
-        for part in ("start_val", "end_val"):
-            value = getattr(self.explore_var_spec, part)
-            if value is not None and value <= 0:
-                raise problem(
-                    f"explore_var_spec.{part}", f"boltzmann divides by it, so it must be above 0, got {value}"
-                )
-        return self
-
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
-        """Raise if it would never update its target net; say so if it would never learn."""
+        """Raise if it would never update its target net, or not read a loss; say so if it would never learn."""
         _warn_if_too_short(self.training_start_step, env)
         if agent.net.update_type == "polyak" and agent.net.polyak_coef == 0:
             raise problem("agent.net.polyak_coef", "missing; update_type polyak needs it, e.g. 0.005")
+        if self.value_dist_spec is not None and agent.net.loss_spec != {"name": "MSELoss"}:
+            raise problem("agent.net.loss_spec", f"{self.value_dist_spec.name} has a loss of its own; remove it")
+
+
+class VanillaDQN(QLearning):
+    """Q-learning with a net and a replay, without a target net, Mnih et al. 2013, arXiv:1312.5602."""
+
+    name: Literal["VanillaDQN"] = "VanillaDQN"
+    """The algorithm."""
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise if the net's spec speaks of a target net as well."""
+        self.check_no_target(agent)
+        super().check(agent, env)
 
 
 class DQN(QLearning):
@@ -431,10 +538,12 @@ ALGORITHMS: dict[str, type[Section]] = {
     "PPO": PPO,
     "SIL": SIL,
     "PPOSIL": PPOSIL,
+    "SARSA": SARSA,
+    "VanillaDQN": VanillaDQN,
     "DQN": DQN,
     "DoubleDQN": DoubleDQN,
     "SoftActorCritic": SoftActorCritic,
     "CrossQ": CrossQ,
     "TD3": TD3,
 }
-PLANNED_ALGORITHMS = ("SARSA", "VanillaDQN")
+PLANNED_ALGORITHMS: tuple[str, ...] = ()

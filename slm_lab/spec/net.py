@@ -107,6 +107,17 @@ class NetSpec(Section):
 
     def check(self, agent: "AgentSpec") -> None:
         """Raise if the rest of the agent does not fit this net."""
+        name = agent.algorithm.name
+        if agent.algorithm.action_values:
+            return
+        if self.type.startswith("Dueling"):
+            plain = self.type.removeprefix("Dueling")
+            raise problem("agent.net.type", f"{self.type} is for action values, and {name} learns none; use {plain}")
+        for key in ("noisy_sigma", "actor_noisy_sigma", "critic_noisy_sigma"):
+            if getattr(self, key, None) is not None:
+                raise problem(
+                    f"agent.net.{key}", f"noisy nets are for action values, and {name} learns none; remove it"
+                )
 
     def for_role(self, role: Literal["actor", "critic"]) -> Self:
         """Return the spec of one role's net: `actor_X` or `critic_X` in place of X."""
@@ -158,28 +169,44 @@ def _is_role_key(key: str, known: Mapping[str, Any]) -> bool:
     return key.startswith(ROLE_PREFIXES) and key.partition("_")[2] in known
 
 
-class MLPNet(NetSpec):
-    """Fully connected layers."""
+class FullyConnected(NetSpec):
+    """Keys of the nets of fully connected layers."""
 
-    type: Literal["MLPNet"] = "MLPNet"
-    """The net."""
     hid_layers: list[Count]
     """Units of each hidden layer."""
     layer_norm: bool = False
     """Layer normalisation, before each activation."""
+    noisy_sigma: Positive | None = None
+    """Noise in the weights of every linear layer (arXiv:1706.10295), in units of 1 / sqrt(inputs) at the start, e.g.
+    0.5; null: none. For algorithms that learn action values."""
 
 
-class ConvNet(NetSpec):
-    """Convolutions for images, then fully connected layers."""
+class MLPNet(FullyConnected):
+    """Fully connected layers."""
 
-    type: Literal["ConvNet"] = "ConvNet"
+    type: Literal["MLPNet"] = "MLPNet"
     """The net."""
+
+
+class DuelingMLPNet(FullyConnected):
+    """Fully connected layers, then a value of the state and an advantage of each action, arXiv:1511.06581."""
+
+    type: Literal["DuelingMLPNet"] = "DuelingMLPNet"
+    """The net."""
+
+
+class Convolutional(NetSpec):
+    """Keys of the nets of convolutions."""
+
     conv_hid_layers: list[Annotated[list[Natural], Field(min_length=2, max_length=5)]]
     """[channels, kernel, stride, padding, dilation] of each convolution; the last three are 1, 0, 1 if left out."""
     fc_hid_layers: list[Count] = Field(default_factory=list)
     """Units of each layer after the convolutions."""
     normalize: bool = False
     """Divide pixels by 255."""
+    noisy_sigma: Positive | None = None
+    """Noise in the weights of every linear layer (arXiv:1706.10295), in units of 1 / sqrt(inputs) at the start, e.g.
+    0.5; null: none. For algorithms that learn action values."""
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
@@ -187,6 +214,20 @@ class ConvNet(NetSpec):
             if 0 in layer[:3] or 0 in layer[4:]:
                 raise problem(f"conv_hid_layers.{index}", f"only the padding may be 0, got {layer}")
         return self
+
+
+class ConvNet(Convolutional):
+    """Convolutions for images, then fully connected layers."""
+
+    type: Literal["ConvNet"] = "ConvNet"
+    """The net."""
+
+
+class DuelingConvNet(Convolutional):
+    """A ConvNet, then a value of the state and an advantage of each action, arXiv:1511.06581."""
+
+    type: Literal["DuelingConvNet"] = "DuelingConvNet"
+    """The net."""
 
 
 class RecurrentNet(NetSpec):
@@ -225,5 +266,11 @@ class RecurrentNet(NetSpec):
                 raise problem(key, f"{text}; use {-(-size // self.seq_len) * self.seq_len}, or another seq_len")
 
 
-NETS: dict[str, type[NetSpec]] = {"MLPNet": MLPNet, "ConvNet": ConvNet, "RecurrentNet": RecurrentNet}
-PLANNED_NETS = ("DuelingMLPNet", "DuelingConvNet", "HydraMLPNet", "TorchArcNet")
+NETS: dict[str, type[NetSpec]] = {
+    "MLPNet": MLPNet,
+    "ConvNet": ConvNet,
+    "RecurrentNet": RecurrentNet,
+    "DuelingMLPNet": DuelingMLPNet,
+    "DuelingConvNet": DuelingConvNet,
+}
+PLANNED_NETS = ("HydraMLPNet", "TorchArcNet")

@@ -18,11 +18,14 @@ from slm_lab.spec.algorithm import (
     PLANNED_ALGORITHMS,
     PPO,
     PPOSIL,
+    SARSA,
     SIL,
+    VALUE_DISTRIBUTIONS,
     ActorCritic,
     DoubleDQN,
     Random,
     Reinforce,
+    VanillaDQN,
     VarSpec,
 )
 from slm_lab.spec.env import EnvSpec
@@ -44,6 +47,7 @@ __all__ = [
     "DQN",
     "PPO",
     "PPOSIL",
+    "SARSA",
     "SIL",
     "ActorCritic",
     "AgentSpec",
@@ -63,6 +67,7 @@ __all__ = [
     "Reinforce",
     "Replay",
     "Spec",
+    "VanillaDQN",
     "VarSpec",
 ]
 
@@ -204,7 +209,7 @@ class Spec(Section):
         try:
             return cls.model_validate({**raw, "name": name})
         except ValidationError as error:
-            raise as_spec_error(error, {*ALGORITHMS, *MEMORIES, *NETS}) from None
+            raise as_spec_error(error, {*ALGORITHMS, *MEMORIES, *NETS, *VALUE_DISTRIBUTIONS}) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec with every default filled in, as JSON can hold it; without its name."""

@@ -43,6 +43,8 @@ _UNREAD_BY_SAC = (
 UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "PPO": ("training_frequency",),  # it is the time_horizon
     "PPOSIL": ("training_frequency",),
+    "SARSA": ("action_pdtype",),
+    "VanillaDQN": ("action_pdtype",),
     "DQN": ("action_pdtype",),
     "DoubleDQN": ("action_pdtype",),
     "SoftActorCritic": _UNREAD_BY_SAC,
@@ -51,6 +53,8 @@ UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
     "RecurrentNet": ("normalize", "bidirectional"),  # to act is to know the past only
+    "DuelingMLPNet": ("normalize",),
+    "DuelingConvNet": ("layer_norm",),
     "OnPolicyReplay": ("batch_size", "max_size", "use_cer"),
     "OnPolicyCrossEntropy": ("batch_size", "max_size", "use_cer"),
     "OnPolicyBatchReplay": ("batch_size", "max_size", "use_cer"),
@@ -168,7 +172,7 @@ def _fix_algorithm(raw: Raw) -> None:
         algorithm["action_pdtype"] = "default"
         _warn("agent.algorithm.action_pdtype: there is no NormalTanh; read as default")
     steps, frequency = algorithm.get("num_step_returns"), algorithm.get("training_frequency")
-    if steps is not None and frequency not in (None, steps):
+    if algorithm.get("name") in ("ActorCritic", "SIL") and steps is not None and frequency not in (None, steps):
         algorithm["training_frequency"] = steps
         _warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
 

@@ -52,6 +52,23 @@ OFF_POLICY_ACTOR_CRITICS = {
 ALGORITHMS |= OFF_POLICY_ACTOR_CRITICS
 ACTIONS = {"TD3": "box"}
 """Kind of action where it is not discrete."""
+ALGORITHMS["SARSA"] = {
+    "name": "SARSA",
+    "action_policy": "boltzmann",
+    "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.5, "end_step": 300},
+    "gamma": 0.9,
+    "training_frequency": 8,
+}
+ALGORITHMS["VanillaDQN"] = {**ALGORITHMS["DQN"], "name": "VanillaDQN"}
+ALGORITHMS["QR-DQN"] = {**ALGORITHMS["DQN"], "value_dist_spec": {"name": "QR", "num_quantiles": 8}}
+ALGORITHMS["Rainbow"] = {
+    **ALGORITHMS["DoubleDQN"],
+    "action_policy": "greedy",
+    "explore_var_spec": None,
+    "num_step_returns": 3,
+    "value_dist_spec": {"name": "C51", "v_min": -3, "v_max": 5, "num_atoms": 33},
+}
+ACTION_VALUE_LEARNERS = ["DQN", "DoubleDQN", "VanillaDQN", "QR-DQN", "Rainbow", "SARSA"]
 VALUE_LEARNERS = [
     name for name in ALGORITHMS if name not in ("Random", "Reinforce", "Cross-entropy", *OFF_POLICY_ACTOR_CRITICS)
 ]
@@ -60,6 +77,7 @@ NETS = {
     "SoftActorCritic": POLYAK,
     "TD3": POLYAK,
     "CrossQ": {"critic_batch_renorm": {"momentum": 0.05, "warmup_steps": 50}},
+    "Rainbow": {"type": "DuelingMLPNet", "noisy_sigma": 0.5},
 }
 MEMORIES = {
     "Reinforce": {"name": "OnPolicyReplay"},
@@ -76,6 +94,14 @@ MEMORIES = {
     "SoftActorCritic": {"name": "Replay", "batch_size": 16, "max_size": 200},
     "CrossQ": {"name": "Replay", "batch_size": 16, "max_size": 200},
     "TD3": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "VanillaDQN": {"name": "Replay", "batch_size": 16, "max_size": 200},
+    "SARSA": {"name": "OnPolicyBatchReplay"},
+    "Rainbow": {
+        "name": "PrioritizedReplay",
+        "batch_size": 16,
+        "max_size": 200,
+        "beta_spec": {"name": "linear_decay", "start_val": 0.4, "end_val": 1.0, "end_step": 1000},
+    },
 }
 
 
@@ -89,7 +115,7 @@ def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max
         agent["memory"] = {**(MEMORIES.get(algorithm) or MEMORIES[part["name"]]), **(memory or {})}
         if (net or {}).get("type", "MLPNet") != "MLPNet":
             del default_net["hid_layers"]
-        agent["net"] = {**default_net, **NETS.get(part["name"], {}), **(net or {})}
+        agent["net"] = {**default_net, **(NETS.get(algorithm) or NETS.get(part["name"], {})), **(net or {})}
         if agent["net"].get("batch_norm"):
             agent["net"].pop("critic_batch_renorm", None)
     env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame}

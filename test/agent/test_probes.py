@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from agents import ALGORITHMS, OFF_POLICY_ACTOR_CRITICS, VALUE_LEARNERS, Run, make_spec
+from agents import ACTION_VALUE_LEARNERS, ALGORITHMS, OFF_POLICY_ACTOR_CRITICS, VALUE_LEARNERS, Run, make_spec
 from probes import RIGHT_ACTIONS
 
 GAMMA = 0.7
@@ -19,6 +19,10 @@ LR = {
     "PPOSIL": 0.02,
     "DQN": 0.02,
     "DoubleDQN": 0.02,
+    "VanillaDQN": 0.02,
+    "QR-DQN": 0.02,
+    "Rainbow": 0.02,
+    "SARSA": 0.02,
 }
 FRAMES = {
     "Reinforce": 1600,
@@ -31,6 +35,10 @@ FRAMES = {
     "PPOSIL": 2048,
     "DQN": 2400,
     "DoubleDQN": 2400,
+    "VanillaDQN": 2400,
+    "QR-DQN": 2400,
+    "Rainbow": 2400,
+    "SARSA": 4000,
 }
 CHANGES = {
     "Reinforce": {"training_frequency": 16},
@@ -43,14 +51,18 @@ CHANGES = {
     "PPOSIL": {"time_horizon": 16, "minibatch_size": 32, "training_epoch": 4},
     "DQN": {"training_frequency": 8, "training_start_step": 64},
     "DoubleDQN": {"training_frequency": 8, "training_start_step": 64},
+    "VanillaDQN": {"training_frequency": 8, "training_start_step": 64},
+    "QR-DQN": {"training_frequency": 8, "training_start_step": 64},
+    "Rainbow": {"training_frequency": 8, "training_start_step": 64},
+    "SARSA": {"training_frequency": 2},
 }
 
 
 def train(algorithm, probe, action="discrete", **net):
     net = {"optim_spec": {"name": "Adam", "lr": LR[algorithm]}, **net}
     memory = None
-    if "DQN" in algorithm:
-        net["update_frequency"] = 64
+    if algorithm in ACTION_VALUE_LEARNERS and algorithm != "SARSA":
+        net |= {"update_frequency": 64} if algorithm != "VanillaDQN" else {}
         memory = {"batch_size": 32, "max_size": 1000}
     keys = {"gamma": GAMMA, **CHANGES[algorithm]}
     spec = make_spec(algorithm, probe, num_envs=8, net=net, memory=memory, env_keys={"action": action}, **keys)
@@ -62,7 +74,15 @@ def values(agent, *observed):
     """V of each of `observed`."""
     obs = torch.tensor(observed).unsqueeze(1)
     net = agent.algorithm.net
-    return (net.value(obs) if hasattr(net, "value") else net(obs)[0].max(-1).values).tolist()
+    return (net.value(obs) if hasattr(net, "value") else action_values(agent, obs).max(-1).values).tolist()
+
+
+def action_values(agent, obs):
+    """Q of each of `obs`."""
+    agent.act(obs.numpy(), explore=False)  # no noise
+    algorithm = agent.algorithm
+    out = algorithm.net(obs)[0]
+    return algorithm.value.q(out.unflatten(1, (2, -1))) if hasattr(algorithm, "value") else out
 
 
 def acts(agent, *observed):
@@ -90,8 +110,8 @@ class TestPolicies:
     def test_reward_by_action(self, algorithm):
         agent = train(algorithm, "ActionReward")
         assert acts(agent, 0.0).tolist() == [1]
-        if "DQN" in algorithm:
-            q = agent.algorithm.net(torch.zeros(1, 1))[0].flatten().tolist()
+        if algorithm in ACTION_VALUE_LEARNERS:
+            q = action_values(agent, torch.zeros(1, 1)).flatten().tolist()
             assert q == pytest.approx([-1.0, 1.0], abs=0.1)
         else:
             assert agent.algorithm.net.policy(torch.zeros(1, 1)).log_p.exp()[0, 1].item() > 0.9

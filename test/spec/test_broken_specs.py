@@ -52,6 +52,8 @@ PPOSIL["agent"]["algorithm"]["name"] = "PPOSIL"
 PPOSIL["agent"]["memory"]["sil_replay"] = {"name": "Replay", "batch_size": 32, "max_size": 1000}
 CONV = {"type": "ConvNet", "conv_hid_layers": [[32, 8, 4, 0, 1]]}
 RNN = {"type": "RecurrentNet", "rnn_hidden_size": 8, "seq_len": 16}
+C51 = deepcopy(DQN)
+C51["agent"]["algorithm"]["value_dist_spec"] = {"name": "C51", "v_min": 0, "v_max": 1}
 MISSING = object()
 
 BROKEN = [
@@ -152,8 +154,32 @@ BROKEN = [
         DQN,
         "agent.algorithm.action_policy",
         "greedy",
-        "agent.algorithm.action_policy: must be 'epsilon_greedy' or 'bolt",
+        "agent.algorithm.explore_var_spec: greedy does not read it; remove",
     ),
+    (
+        DQN,
+        "agent.algorithm.action_policy",
+        "best",
+        "agent.algorithm.action_policy: must be 'greedy', 'epsilon_greedy' or",
+    ),
+    (DQN, "agent.algorithm.explore_var_spec", None, "agent.algorithm.explore_var_spec: missing (ε (0 to 1) or τ"),
+    (DQN, "agent.algorithm.name", "VanillaDQN", "agent.net.update_frequency: VanillaDQN has no target net; remove it"),
+    (
+        DQN,
+        "agent.algorithm.value_dist_spec",
+        {"name": "C52"},
+        "agent.algorithm.value_dist_spec.name: unknown value dist",
+    ),
+    (
+        DQN,
+        "agent.algorithm.value_dist_spec",
+        {"name": "C51", "v_min": 1, "v_max": 1},
+        "agent.algorithm.value_dist_spec.v_max: 1.0 must be greater than v_min 1.0",
+    ),
+    (C51, "agent.net.loss_spec", {"name": "L1Loss"}, "agent.net.loss_spec: C51 has a loss of its own; remove it"),
+    (PPO, "agent.net.type", "DuelingMLPNet", "agent.net.type: DuelingMLPNet is for action values, and PPO learns none"),
+    (PPO, "agent.net.noisy_sigma", 0.5, "agent.net.noisy_sigma: noisy nets are for action values, and PPO"),
+    (PPO, "agent.net.critic_noisy_sigma", 0.5, "agent.net.critic_noisy_sigma: noisy nets are for action values, and"),
     (PPO, "agent.algorithm.action_policy", "boltzmann", "agent.algorithm.action_policy: must be 'default', got"),
     (PPO, "env.image_downsize", [84], "env.image_downsize: must have at least 2 entries, got [84]"),
     # what does not fit together
@@ -262,7 +288,7 @@ def test_broken(good, path, value, line, tmp_path):
     assert re.match(r"[\w.]+: ", text)
 
 
-@pytest.mark.parametrize("good", [PPO, DQN, A2C], ids=["PPO", "DQN", "A2C"])
+@pytest.mark.parametrize("good", [PPO, DQN, A2C, C51], ids=["PPO", "DQN", "A2C", "C51"])
 def test_what_they_break_was_whole(good):
     Spec.from_dict("x", good)
 

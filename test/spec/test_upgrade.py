@@ -240,6 +240,12 @@ def test_the_replay_of_past_episodes_has_keys_of_its_own(old, new, lines):
     assert lines == []
 
 
+def test_the_steps_of_a_deep_q_network_are_no_batch(lines):
+    keys = {"name": "DQN", "num_step_returns": 3, "training_frequency": 4}
+    assert upgraded("agent.algorithm", **keys) == keys
+    assert lines == []
+
+
 def test_lookahead_is_its_inner_optimizer():
     net = upgraded(
         "agent.net", optim_spec={"name": "Lookahead", "optimizer": "RAdam", "lr": 0.01, "k": 5, "alpha": 0.5}

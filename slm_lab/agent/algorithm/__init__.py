@@ -9,6 +9,8 @@ from slm_lab.spec import AgentSpec
 _HOME = {
     "Random": "random:Random",
     "Reinforce": "reinforce:Reinforce",
+    "SARSA": "sarsa:SARSA",
+    "VanillaDQN": "dqn:DQN",
     "DQN": "dqn:DQN",
     "DoubleDQN": "dqn:DQN",
     "ActorCritic": "actor_critic:ActorCritic",

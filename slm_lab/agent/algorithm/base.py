@@ -44,13 +44,19 @@ class Setting:
         return torch.tensor(value, dtype=torch.float32, device=self.device)
 
     @overload
-    def memory(self, spec: AgentSpec) -> Replay: ...
+    def memory(self, spec: AgentSpec, *, num_steps: int = 1) -> Replay: ...
 
     @overload
     def memory(self, spec: AgentSpec, horizon: int) -> OnPolicyBatchReplay | OnPolicyReplay: ...
 
-    def memory(self, spec: AgentSpec, horizon: int | None = None) -> Any:
-        """Build the memory of `spec`; `horizon` is the size of an on-policy batch, in vector steps or episodes."""
+    def memory(self, spec: AgentSpec, horizon: int | None = None, num_steps: int = 1) -> Any:
+        """Build the memory of `spec`.
+
+        Args:
+            spec: the agent's.
+            horizon: size of an on-policy batch, in vector steps or episodes.
+            num_steps: how many steps on a transition of a replay leads.
+        """
         return make_memory(
             spec.memory,
             obs_space=self.obs_space,
@@ -61,6 +67,7 @@ class Setting:
             seed=derive_seed(self.seed, "memory"),
             horizon=horizon,
             gamma=spec.algorithm.gamma,
+            num_steps=num_steps,
         )
 
     def actor_critic(self, spec: AgentSpec, critic: bool = True) -> ActorCritic:

@@ -1,30 +1,43 @@
-"""Deep Q-Networks, plain and double."""
+"""Deep Q-Networks, from the first to Rainbow."""
 
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from slm_lab.agent.algorithm.action_value import ActionValue, make_action_value
 from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled, update_target
-from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
-from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
+from slm_lab.agent.algorithm.exploration import choose, greedy
+from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.agent.net.noisy import Noise
 from slm_lab.lib.clock import crossed, previous_crossing
 from slm_lab.spec import AgentSpec
 
 
 class DQN:
-    """Deep Q-Network (Mnih et al. 2015, Nature 518) and Double DQN (van Hasselt et al. 2015, arXiv:1509.06461).
+    """Q-learning with a net and a replay: VanillaDQN, DQN, DoubleDQN, and every part of Rainbow.
 
     Minimise the loss between Q(s, a) and
 
-        DQN        r + gamma max_a' Q_target(s', a')
-        DoubleDQN  r + gamma Q_target(s', argmax_a' Q(s', a'))      (eq. 4 of the second paper)
+        VanillaDQN  r + gamma max_a' Q(s', a')                         (Mnih et al. 2013, arXiv:1312.5602 eq. 3)
+        DQN         r + gamma max_a' Q_target(s', a')                  (Mnih et al. 2015, Nature 518)
+        DoubleDQN   r + gamma Q_target(s', argmax_a' Q(s', a'))        (van Hasselt et al. 2015, arXiv:1509.06461 eq. 4)
 
     without the second term where the episode terminated. Every `training_frequency` frames, `training_iter` batches are
     drawn from the replay and each is used for `training_batch_iter` gradient steps. The target net is replaced every
     `update_frequency` frames, or follows by `polyak_coef` (the weight of the online net) after every gradient step.
+
+    The parts of Rainbow (Hessel et al. 2018, arXiv:1710.02298) are switches of their own, and go with each other:
+
+    - DoubleDQN;
+    - memory PrioritizedReplay (arXiv:1511.05952): priorities by the TD error, or by the loss of a distribution;
+    - net DuelingMLPNet, DuelingConvNet (arXiv:1511.06581);
+    - `num_step_returns`: r + gamma r' + … + gamma^n Q(s_n, a_n), shorter where the episode ends;
+    - `value_dist_spec` C51 (arXiv:1707.06887), or QR (arXiv:1710.10044) in its place;
+    - net.noisy_sigma (arXiv:1706.10295) with action_policy greedy. Each environment acts with noise of its own; a
+      gradient step draws it once for the online and once for the target net.
 
     Example:
         "algorithm": {"name": "DQN", "action_policy": "epsilon_greedy", "gamma": 0.99, "training_frequency": 4,
@@ -38,28 +51,32 @@ class DQN:
         algorithm = spec.algorithm
         self.spec, self.net_spec, self.setting = algorithm, spec.net, setting
         actions = require_discrete(setting.action_space, algorithm.name)
-        self.memory = setting.memory(spec)
-        build = partial(make_net, spec.net, setting.obs_space.shape or (), [actions])
-        self.net, self.target_net = build().to(setting.device), build().to(setting.device).requires_grad_(False)
-        self.target_net.load_state_dict(self.net.state_dict())
+        self.memory = setting.memory(spec, num_steps=algorithm.num_step_returns)
+        self.value = make_action_value(algorithm.value_dist_spec, make_loss(spec.net.loss_spec), setting.device)
+        obs_shape, atoms = setting.obs_space.shape or (), self.value.atoms
+        build = partial(make_net, spec.net, obs_shape, [actions * atoms], atoms=atoms)
+        self.net = self.target_net = build().to(setting.device)
+        self.modules = {"net": self.net}
+        if algorithm.name != "VanillaDQN":
+            self.target_net = build().to(setting.device).requires_grad_(False)
+            self.target_net.load_state_dict(self.net.state_dict())
+            self.modules["target_net"] = self.target_net
         self.nets = nn.ModuleDict({"net": self.net, "target_net": self.target_net})
-        self.action_policy = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann}[algorithm.action_policy]
+        self.noise, self.every_noise = Noise(self.net), Noise(self.nets)
         self.explore_var = scheduled(algorithm.explore_var_spec)
-        loss = partial(
-            dqn_loss,
-            loss_fn=make_loss(spec.net.loss_spec),
-            double=algorithm.name == "DoubleDQN",
-        )
+        loss = partial(dqn_loss, value=self.value, double=algorithm.name == "DoubleDQN")
         self.learner = setting.learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
-        self.modules = {"net": self.net, "target_net": self.target_net}
-        self.learners, self.generators = {"net": self.learner}, {"action": setting.generator("action")}
+        self.learners = {"net": self.learner}
+        self.generators = {name: setting.generator(name) for name in ("action", "noise")}
 
     def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
-        """Choose by the action policy; greedily without `explore`."""
-        (q,) = self.net(obs)
+        """Choose by the action policy, with noise in the net; greedily and without noise where not to `explore`."""
         if not explore:
-            return greedy(q)
-        return self.action_policy(q, self.explore_var(frame), self.generators["action"])
+            self.noise.clear()
+            return greedy(self.value.q(outputs(self.net, obs, self.value)))
+        self.noise.draw(self.generators["noise"], rows=len(obs))
+        q = self.value.q(outputs(self.net, obs, self.value))
+        return choose(self.spec.action_policy, q, self.explore_var(frame), self.generators["action"])
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""
@@ -72,11 +89,11 @@ class DQN:
         for _ in range(self.spec.training_iter):
             batch = self.memory.sample(frame=frame)
             for _ in range(self.spec.training_batch_iter):
-                row = self.learner.step(*batch[:-1])
-                error = row.pop("error")
-                metrics.append(row)
+                self.every_noise.draw(self.generators["noise"])
+                metrics.append(self.learner.step(*batch[:-1]))
                 if self.net_spec.update_type == "polyak":
                     update_target(self.target_net, self.net, self.net_spec.polyak_coef)
+                error = metrics[-1].pop("error")
             self.memory.update_priorities(batch.index, error)
         if self.net_spec.update_type == "replace":
             since = frame - previous_crossing(frame, self.setting.num_envs, self.spec.training_frequency)
@@ -86,7 +103,7 @@ class DQN:
         return mean_metrics(metrics)
 
     def variables(self, frame: int) -> dict[str, float]:
-        """Return explore_var: epsilon or the temperature tau."""
+        """Return explore_var: epsilon or the temperature tau; 0 for greedy."""
         return {"explore_var": self.explore_var(frame)}
 
 
@@ -99,14 +116,25 @@ def dqn_loss(
     next_obs: Tensor,
     weight: Tensor,
     *,
-    loss_fn: LossFn,
+    value: ActionValue,
     double: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the temporal-difference loss; every batch argument is [B, ...]."""
-    (q,) = nets["net"](obs)
+    """Return the weighted loss, and how far off each value was; every batch argument is [B, ...]."""
+    net = nets["net"]
+    out = outputs(net, obs, value)
     with torch.no_grad():
-        (next_q,) = nets["target_net"](next_obs)
-        best = nets["net"](next_obs)[0].argmax(-1) if double else next_q.argmax(-1)
-        target = reward + discount * next_q.gather(-1, best.unsqueeze(-1)).squeeze(-1)
-        error = q.gather(-1, action.unsqueeze(-1)).squeeze(-1) - target
-    return (weight * q_loss(q, action, target, loss_fn)).mean(), {"q": q.mean(), "error": error}
+        next_out = outputs(nets["target_net"], next_obs, value)
+        next_action = value.q(outputs(net, next_obs, value) if double else next_out).argmax(-1)
+        q = value.q(out).mean()
+    loss, error = value.loss(pick(out, action), reward, discount, pick(next_out, next_action))
+    return (weight * loss).mean(), {"q": q, "error": error}
+
+
+def outputs(net: nn.Module, obs: Tensor, value: ActionValue) -> Tensor:
+    """Return what the net says of every action, `[B, A, atoms]`."""
+    return net(obs)[0].unflatten(1, (-1, value.atoms))
+
+
+def pick(out: Tensor, action: Tensor) -> Tensor:
+    """Return the rows `[B, atoms]` of `out` `[B, A, atoms]` that belong to the actions `[B]`."""
+    return out.take_along_dim(action[:, None, None], 1).squeeze(1)

@@ -71,6 +71,30 @@ def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tens
     return (prob * (q.amin(0) - alpha * log_prob)).sum(-1)
 
 
+def project(probability: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
+    """Project the distribution of r + discount Z onto the support of Z (Bellemare et al. 2017, arXiv:1707.06887 eq. 7).
+
+    m_i = sum_j [1 - |[r + discount z_j] - z_i| / dz] p_j,   inner brackets clipped to [z_1, z_n], outer ones to [0, 1]
+
+    Every atom's mass is thus shared out between the two nearest. All masses sum to 1, and the mean stays what it was
+    where nothing is clipped. (A sum over all pairs, where the paper's Algorithm 1 adds up by index: that is done in any
+    order on a GPU, and the same seed would give other bits.)
+
+    Args:
+        probability: of Z, `[B, n]`.
+        reward: `[B]`.
+        discount: `[B]`.
+        support: z, `[n]`, ascending and evenly spaced.
+
+    Returns:
+        `[B, n]`.
+    """
+    low, high = support[0], support[-1]
+    moved = (reward.unsqueeze(-1) + discount.unsqueeze(-1) * support).clamp(low, high)
+    distance = (moved.unsqueeze(1) - support.unsqueeze(-1)).abs() / (support[1] - support[0])
+    return ((1 - distance).clamp(min=0) @ probability.unsqueeze(-1)).squeeze(-1)
+
+
 def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Return `x` with mean 0 and standard deviation 1 over all its elements; a constant `x` gives zeros."""
     # the population's deviation: that of a sample is not a number for a single element

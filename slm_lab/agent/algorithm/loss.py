@@ -111,3 +111,24 @@ def q_loss(q: Tensor, action: Tensor, target: Tensor, loss_fn: LossFn) -> Tensor
         loss_fn: from `make_loss`.
     """
     return loss_fn(q.gather(-1, action.unsqueeze(-1)).squeeze(-1), target)
+
+
+def quantile_huber(quantile: Tensor, target: Tensor, kappa: float) -> Tensor:
+    """Return the quantile Huber losses `[B]` (Dabney et al. 2018, arXiv:1710.10044 eq. 10).
+
+    sum_i mean_j |tau_i - 1{u < 0}| L(u) / kappa,   u = target_j - quantile_i,   tau_i = (i - 1/2) / n
+
+    with Huber's L(u) = u^2 / 2 for |u| <= kappa, else kappa (|u| - kappa / 2). Divided by kappa as in arXiv:1806.06923,
+    so that it is the loss of quantile regression where kappa is small.
+
+    Args:
+        quantile: `[B, n]`.
+        target: `[B, m]`, samples of what the quantiles are to be of; without gradient.
+        kappa: above 0.
+    """
+    n = quantile.shape[-1]
+    tau = (torch.arange(n, dtype=quantile.dtype, device=quantile.device) + 0.5) / n
+    error = target.unsqueeze(1) - quantile.unsqueeze(-1)  # [B, n, m]
+    size = error.abs()
+    huber = torch.where(size <= kappa, 0.5 * error.square(), kappa * (size - 0.5 * kappa))
+    return ((tau.unsqueeze(-1) - (error < 0).to(tau.dtype)).abs() * huber / kappa).mean(-1).sum(-1)

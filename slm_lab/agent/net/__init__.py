@@ -7,7 +7,9 @@ from torch import nn
 
 from slm_lab.agent.net.build import Net, count_parameters, output_heads
 from slm_lab.agent.net.conv import conv_body
+from slm_lab.agent.net.dueling import DuelingHead
 from slm_lab.agent.net.mlp import mlp_body
+from slm_lab.agent.net.noisy import make_noisy
 from slm_lab.agent.net.recurrent import recurrent_body
 from slm_lab.spec import NetSpec
 
@@ -15,6 +17,8 @@ BODIES: dict[str, Callable[[Any, tuple[int, ...]], tuple[nn.Module, int]]] = {
     "MLPNet": mlp_body,
     "ConvNet": conv_body,
     "RecurrentNet": recurrent_body,
+    "DuelingMLPNet": mlp_body,
+    "DuelingConvNet": conv_body,
 }
 """Builders of bodies, by `net.type`."""
 
@@ -24,6 +28,7 @@ def make_net(
     obs_shape: tuple[int, ...],
     out_dims: Sequence[int],
     init_stds: Sequence[float | None] | None = None,
+    atoms: int = 1,
 ) -> Net:
     """Build a net.
 
@@ -34,13 +39,20 @@ def make_net(
         obs_shape: shape of one observation.
         out_dims: width of each output.
         init_stds: orthogonal gain of each output layer; None leaves it to `init_fn`.
+        atoms: numbers that make up one action value; dueling nets read it.
 
     Returns:
         A net from `[B, *obs_shape]`, or of a RecurrentNet from a `History`, to a list of `[B, out_dim]`.
     """
     body, features = BODIES[spec.type](spec, obs_shape)
     heads = output_heads(features, out_dims, spec.out_layer_activation, spec.init_fn, init_stds)
-    return Net(body, heads, normalize=getattr(spec, "normalize", False))
+    if spec.type.startswith("Dueling"):
+        value = output_heads(features, [atoms], spec.out_layer_activation, spec.init_fn, None)
+        heads = [DuelingHead(*value, *heads)]
+    net = Net(body, heads, normalize=getattr(spec, "normalize", False))
+    if sigma := getattr(spec, "noisy_sigma", None):
+        make_noisy(net, sigma)
+    return net
 
 
 __all__ = ["Net", "count_parameters", "make_net"]

@@ -4,12 +4,12 @@ from torch import nn
 
 from slm_lab.agent.net.build import activation_layers, flat_width, init_layer, linear_layers, renorm_layers
 from slm_lab.spec.errors import SpecError
-from slm_lab.spec.net import ConvNet
+from slm_lab.spec.net import Convolutional
 
 _CONV_DEFAULTS = (1, 0, 1)  # stride, padding, dilation
 
 
-def conv_body(spec: ConvNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+def conv_body(spec: Convolutional, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """Build the body of a ConvNet: convolutions, flattened, then fully connected layers.
 
     Args:

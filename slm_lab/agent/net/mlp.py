@@ -5,10 +5,10 @@ import math
 from torch import nn
 
 from slm_lab.agent.net.build import linear_layers
-from slm_lab.spec.net import MLPNet
+from slm_lab.spec.net import FullyConnected
 
 
-def mlp_body(spec: MLPNet, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+def mlp_body(spec: FullyConnected, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """Build the body of an MLPNet: `hid_layers` linear layers, each with its norm and activation.
 
     Args:

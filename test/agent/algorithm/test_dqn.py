@@ -3,6 +3,7 @@ import pytest
 import torch
 from gymnasium.spaces import MultiDiscrete
 from hand import add, make, set_linear
+from torch.nn import functional
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.dqn import update_target
@@ -31,6 +32,7 @@ def dqn(net=None, num_envs=1, **keys):
         # at the successor 1, Q is 1, 2 and Q_target is 5, 3; Q(0, 0) = 0.5; reward 1
         ("DQN", {}, (0.5 - (1 + 0.5 * 5)) ** 2),
         ("DoubleDQN", {}, (0.5 - (1 + 0.5 * 3)) ** 2),  # the online net likes action 1, the target net says what for
+        ("VanillaDQN", {}, (0.5 - (1 + 0.5 * 2)) ** 2),  # its own best
         ("DQN", {"terminated": True, "final_obs": 1.0}, (0.5 - 1) ** 2),
         ("DoubleDQN", {"terminated": True, "final_obs": 1.0}, (0.5 - 1) ** 2),
         # the next episode begins at 7; what counts is where this one was cut
@@ -40,9 +42,26 @@ def dqn(net=None, num_envs=1, **keys):
 )
 def test_loss_by_hand(name, end, loss):
     algorithm = dqn(name=name)
-    set_linear(algorithm.target_net, [4.0, 1.0], [1.0, 2.0])
+    if name != "VanillaDQN":
+        set_linear(algorithm.target_net, [4.0, 1.0], [1.0, 2.0])
     add(algorithm.memory, 0.0, 0, 1.0, **{"next_obs": 1.0, **end})
     assert_close(algorithm.update(1), {"q": 0.75, "loss": loss})
+
+
+def test_several_steps_by_hand():
+    algorithm = dqn(num_step_returns=3)
+    set_linear(algorithm.target_net, [4.0, 1.0], [1.0, 2.0])
+    for t in range(3):
+        add(algorithm.memory, float(t), 0, 2.0**t, t + 1.0)
+    algorithm.memory.sample = lambda frame: algorithm.memory.batch(np.zeros(1, np.int64))
+    # 1 + 2 / 2 + 4 / 4 + max Q_target(3) / 8
+    assert algorithm.update(1)["loss"] == pytest.approx((0.5 - (3 + 13 / 8)) ** 2)
+
+
+def test_vanilla_has_no_target_net():
+    algorithm = make({**DQN, "name": "VanillaDQN"}, MEMORY)
+    assert list(algorithm.modules) == ["net"]
+    assert algorithm.target_net is algorithm.net
 
 
 def test_the_step_by_hand():
@@ -203,3 +222,111 @@ def test_other_actions_than_discrete_ones_are_an_error():
     message = r"agent\.algorithm\.name: DQN needs discrete actions, .*MultiDiscrete.*; use ActorCritic or PPO"
     with pytest.raises(SpecError, match=message):
         make(DQN, MEMORY, action_space=MultiDiscrete([2, 2]))
+
+
+PRIORITIZED = {**MEMORY, "name": "PrioritizedReplay", "alpha": 1.0, "epsilon": 0.5}
+PRIORITIZED["beta_spec"] = {"name": "linear_decay", "start_val": 0.0, "end_val": 1.0, "end_step": 10}
+
+
+def test_priorities_and_weights_by_hand():
+    algorithm = make(DQN, PRIORITIZED, net={"optim_spec": {"name": "SGD", "lr": 1e-30}})
+    set_linear(algorithm.net, [0.0, 0.0], [0.5, 0.0])
+    add(algorithm.memory, 0.0, 0, 1.0, 0.0, terminated=True)  # error 0.5
+    add(algorithm.memory, 0.0, 0, -1.0, 0.0, terminated=True)  # error -1.5
+    assert algorithm.update(0)["loss"] == pytest.approx((0.25 + 2.25) / 2)
+    first, second = algorithm.memory.tree.leaves[algorithm.memory.valid.nonzero()[0]]
+    assert (first, second) == (1.0, 2.0)
+    # four strata: one and a third from the first, and the rest from the second; weights 1 and (2 P)^-1 / (2 P')^-1
+    losses = {round(algorithm.update(10)["loss"], 4) for _ in range(20)}
+    assert losses == {round((n * 0.25 + (4 - n) * 2.25 / 2) / 4, 4) for n in (1, 2)}
+
+
+C51 = {"value_dist_spec": {"name": "C51", "v_min": 0, "v_max": 2, "num_atoms": 3}}
+QR = {"value_dist_spec": {"name": "QR", "num_quantiles": 2}}
+
+
+def logits(*rows):
+    return torch.tensor(rows).log().flatten().tolist()
+
+
+def set_outputs(net, outputs):
+    set_linear(net, [0.0] * len(outputs), outputs)
+
+
+@pytest.mark.parametrize(("name", "projected"), [("DQN", [0.0, 0.25, 0.75]), ("DoubleDQN", [0.0, 0.5, 0.5])])
+def test_c51_by_hand(name, projected):
+    algorithm = make({**DQN, **C51, "name": name}, PRIORITIZED)
+    # online, action 1 is the better one (1 to 0.75); for the target net, action 0 (1.5 to 1)
+    set_outputs(algorithm.net, logits([0.5, 0.25, 0.25], [0.25, 0.5, 0.25]))
+    set_outputs(algorithm.target_net, logits([0.25, 0.0, 0.75], [0.5, 0.0, 0.5]))
+    assert_close(algorithm.value.q(algorithm.net(torch.zeros(1, 1))[0].view(1, 2, 3)), torch.tensor([[0.75, 1.0]]))
+    assert algorithm.act(torch.zeros(3, 1), 100).tolist() == [1, 1, 1]
+    add(algorithm.memory, 0.0, 0, 1.0, 0.0)  # the atoms 0, 1, 2 go to 1, 1.5, 2
+    target = torch.tensor(projected)
+    loss = (target.xlogy(target) - target * torch.tensor([0.5, 0.25, 0.25]).log()).sum().item()
+    assert algorithm.update(1)["loss"] == pytest.approx(loss)
+    assert algorithm.memory.tree.total == pytest.approx(loss + 0.5)
+
+
+def test_qr_by_hand():
+    algorithm = make({**DQN, **QR}, PRIORITIZED)
+    set_outputs(algorithm.net, [0.0, 2.0, 1.0, 5.0])
+    set_outputs(algorithm.target_net, [2.0, 6.0, 4.0, 0.0])
+    assert algorithm.value.q(algorithm.net(torch.zeros(1, 1))[0].view(1, 2, 2)).tolist() == [[1.0, 3.0]]
+    add(algorithm.memory, 0.0, 0, 1.0, 0.0)  # the best next quantiles 2 and 6 go to 2 and 4; those learned are 0 and 2
+    loss = (0.25 * 1.5 + 0.25 * 3.5) / 2 + (0.0 + 0.75 * 1.5) / 2
+    assert algorithm.update(1)["loss"] == pytest.approx(loss)
+    assert algorithm.memory.tree.total == pytest.approx(loss + 0.5)
+
+
+@pytest.mark.parametrize("kind", [C51, QR])
+def test_an_end_leaves_the_reward_alone(kind):
+    algorithm = make({**DQN, **kind}, MEMORY, net={"optim_spec": {"name": "Adam", "lr": 0.05}})
+    add(algorithm.memory, 0.0, 0, 1.0, 0.0, terminated=True)
+    for _ in range(300):
+        algorithm.update(1)
+    out = algorithm.net(torch.zeros(1, 1))[0].view(1, 2, -1)
+    assert_close(algorithm.value.q(out)[0, 0], torch.tensor(1.0), atol=0.02, rtol=0)
+    if kind is C51:
+        assert_close(functional.softmax(out[0, 0], -1), torch.tensor([0.0, 1.0, 0.0]), atol=0.02, rtol=0)
+
+
+def noisy(**keys):
+    greedy = {"action_policy": "greedy", "explore_var_spec": None}
+    algorithm = make({**DQN, **greedy, **keys}, MEMORY, net={"noisy_sigma": 1.0, **SLOW})
+    for net in (algorithm.net, algorithm.target_net):
+        net.heads[0].weight.data[:], net.heads[0].bias.data[:] = 0.0, torch.tensor([0.0, 0.1])
+    return algorithm
+
+
+def test_noise_explores_for_each_environment_and_step():
+    algorithm, obs = noisy(), torch.zeros(1000, 1)
+    first, second = algorithm.act(obs, 0), algorithm.act(obs, 0)
+    assert 0.3 < first.float().mean() < 0.7
+    assert not torch.equal(first, second)
+    assert algorithm.variables(0) == {"explore_var": 0.0}
+
+
+def test_without_exploration_there_is_no_noise():
+    algorithm = noisy()
+    add(algorithm.memory, 0.0, 0, 1.0, 1.0)
+    algorithm.act(torch.zeros(2, 1), 0)
+    algorithm.update(1)
+    streams = [generator.get_state() for generator in algorithm.generators.values()]
+    assert algorithm.act(torch.zeros(1000, 1), 0, explore=False).tolist() == [1] * 1000
+    assert all(map(torch.equal, streams, [generator.get_state() for generator in algorithm.generators.values()]))
+
+
+def test_every_gradient_step_has_noise_of_its_own_in_both_nets():
+    algorithm = noisy(training_batch_iter=3)
+    add(algorithm.memory, 0.0, 0, 1.0, 1.0)
+    loss, seen = algorithm.learner.loss, []
+
+    def watched(nets, *batch):
+        seen.extend(nets[name].heads[0].noise[1] for name in ("net", "target_net"))
+        return loss(nets, *batch)
+
+    algorithm.learner.loss = watched
+    algorithm.update(1)
+    assert {noise.shape for noise in seen} == {(1, 2)}
+    assert len({tuple(noise.flatten().tolist()) for noise in seen}) == 6

@@ -1,5 +1,6 @@
 from typing import NamedTuple
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from slm_lab.agent.algorithm.estimator import (
     gae,
     monte_carlo_return,
     nstep_return,
+    project,
     standardize,
     successor_value,
     symexp,
@@ -184,3 +186,42 @@ def test_symexp_undoes_symlog(values):
     x = torch.tensor(values, dtype=torch.float64)
     assert_close(symexp(symlog(x)), x)
     assert (symlog(x).abs() <= x.abs()).all()
+
+
+SUPPORT = torch.tensor([0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("probability", "reward", "discount", "projected"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 0.0, 1.0, [0.1, 0.2, 0.3, 0.4]),
+        ([0, 1, 0, 0], 0.25, 1.0, [0, 0.75, 0.25, 0]),  # 1.25
+        ([0.5, 0, 0, 0.5], 1.0, 0.5, [0, 0.5, 0.25, 0.25]),  # 1 and 2.5
+        ([0.1, 0.2, 0.3, 0.4], 1.5, 0.0, [0, 0.5, 0.5, 0]),  # an end: the reward alone
+        ([0, 0.5, 0, 0.5], 1.0, 1.0, [0, 0, 0.5, 0.5]),  # 2 and 4, which is more than it can tell
+        ([1, 0, 0, 0], -7.0, 1.0, [1, 0, 0, 0]),
+        ([0.25, 0.25, 0.25, 0.25], 0.0, 0.5, [0.375, 0.5, 0.125, 0]),  # 0, 0.5, 1, 1.5
+    ],
+)
+def test_projection_by_hand(probability, reward, discount, projected):
+    p = torch.tensor([probability], dtype=torch.float32)
+    result = project(p, torch.tensor([reward]), torch.tensor([discount]), SUPPORT)
+    assert_close(result, torch.tensor([projected], dtype=torch.float32))
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), atoms=st.integers(2, 60), low=st.floats(-100, 100), width=st.floats(0.1, 200))
+def test_a_projection_keeps_the_mass_and_inside_the_support_the_mean(seed, atoms, low, width):
+    generator = torch.Generator().manual_seed(seed)
+    support = torch.linspace(low, low + width, atoms, dtype=torch.float64)
+    p = torch.rand(8, atoms, generator=generator, dtype=torch.float64).pow(4).softmax(-1)
+    discount = torch.rand(8, generator=generator, dtype=torch.float64)
+    # anywhere, and where all moved atoms lie inside
+    anywhere = 3 * width * torch.randn(8, generator=generator, dtype=torch.float64)
+    room = torch.rand(8, generator=generator, dtype=torch.float64)
+    inside = (support[0] - discount * support[0]) + room * (1 - discount) * width
+    for reward in (anywhere, inside):
+        projected = project(p, reward, discount, support)
+        assert (projected >= 0).all()
+        assert_close(projected.sum(-1), torch.ones_like(reward))
+    assert_close(projected @ support, inside + discount * (p @ support), atol=1e-8 * (abs(low) + width), rtol=1e-8)

@@ -1,6 +1,8 @@
+import pytest
 import torch
+from torch.testing import assert_close
 
-from slm_lab.agent.algorithm.exploration import boltzmann, epsilon_greedy, greedy
+from slm_lab.agent.algorithm.exploration import boltzmann, choose, epsilon_greedy, greedy, probabilities
 
 
 def generator(seed=0):
@@ -43,3 +45,21 @@ def test_exploration_draws_from_its_generator_alone():
         assert not torch.equal(first, explore(q, 0.7, generator(6)))
         torch.manual_seed(1)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("policy", "explore_var", "expected"),
+    [
+        ("greedy", 0.0, [0.0, 1.0]),
+        ("epsilon_greedy", 0.5, [0.25, 0.75]),
+        ("epsilon_greedy", 0.0, [0.0, 1.0]),
+        ("boltzmann", 1.0, [0.1192, 0.8808]),
+        ("boltzmann", 4.0, [0.3775, 0.6225]),
+    ],
+)
+def test_actions_are_chosen_with_these_probabilities(policy, explore_var, expected):
+    q = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+    known = probabilities(policy, q, explore_var)
+    assert_close(known, torch.tensor([expected, expected[::-1]]), atol=1e-4, rtol=0)
+    share = choose(policy, q[:1].expand(20000, 2), explore_var, generator()).float().mean()
+    assert abs(share - expected[1]) < 0.018  # 5 standard deviations

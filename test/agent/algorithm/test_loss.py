@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slm_lab.agent.algorithm.loss import approx_kl, clipped_surrogate, make_loss, policy_gradient, q_loss, value_loss
+from slm_lab.agent.algorithm.loss import (
+    approx_kl,
+    clipped_surrogate,
+    make_loss,
+    policy_gradient,
+    q_loss,
+    quantile_huber,
+    value_loss,
+)
 from slm_lab.spec.errors import SpecError
 
 
@@ -64,6 +72,35 @@ def test_q_loss_looks_only_at_the_action_taken():
     loss.sum().backward()
     assert loss.tolist() == [1.0, 9.0]
     assert q.grad.tolist() == [[-2.0, 0.0], [0.0, -6.0]]
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "targets", "kappa", "loss"),
+    [
+        ([0.0], [3.0], 1.0, 0.5 * 2.5),
+        ([0.0], [-3.0], 1.0, 0.5 * 2.5),
+        ([0.0], [0.5], 1.0, 0.5 * 0.125),
+        ([0.0], [3.0], 2.0, 0.5 * 2.0),  # 2 (3 - 1), divided by 2
+        # tau = 1/4 and 3/4; of each quantile, the mean over the targets: too low counts tau, too high 1 - tau
+        ([0.0, 0.0], [2.0, -2.0], 1.0, (0.25 + 0.75) / 2 * 1.5 + (0.75 + 0.25) / 2 * 1.5),
+        ([1.0, 0.0], [3.0, 0.0], 1.0, (0.25 * 1.5 + 0.75 * 0.5) / 2 + (0.75 * 2.5 + 0) / 2),
+    ],
+)
+def test_quantile_huber_by_hand(quantiles, targets, kappa, loss):
+    rows = torch.tensor([quantiles, quantiles]), torch.tensor([targets, targets])
+    assert_close(quantile_huber(*rows, kappa), torch.tensor([loss, loss]))
+
+
+def test_the_quantile_loss_is_least_at_the_quantiles():
+    target = torch.arange(1001.0).unsqueeze(0)
+    quantile = torch.full((1, 5), 500.0, requires_grad=True)
+    optimizer = torch.optim.Adam([quantile], lr=20.0)
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 20 * 0.98**step
+        optimizer.zero_grad()
+        quantile_huber(quantile, target, 1.0).sum().backward()
+        optimizer.step()
+    assert_close(quantile.detach(), torch.tensor([[100.0, 300, 500, 700, 900]]), atol=3.0, rtol=0)
 
 
 @pytest.mark.parametrize(
