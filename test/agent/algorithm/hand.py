@@ -15,10 +15,10 @@ P, Q = 0.75, 0.25  # probabilities of actions 0 and 1 under the policy of `set_p
 ENTROPY = -(P * log(P) + Q * log(Q))
 
 
-def make(algorithm, memory, *, num_envs=1, action_space=None, net=None):
+def make(algorithm, memory, *, num_envs=1, action_space=None, net=None, critic_net=None):
     """Build an algorithm on a net without hidden layers: outputs are weight * obs + bias."""
     net = {"type": "MLPNet", "hid_layers": [], "optim_spec": {"name": "SGD", "lr": 1.0}, **(net or {})}
-    spec = AgentSpec.model_validate({"algorithm": algorithm, "memory": memory, "net": net})
+    spec = AgentSpec.model_validate({"algorithm": algorithm, "memory": memory, "net": net, "critic_net": critic_net})
     setting = Setting(OBS, action_space or Discrete(2), num_envs, 1, 0, torch.device("cpu"))
     return make_algorithm(spec, setting)
 

@@ -19,7 +19,9 @@ from slm_lab.agent.net.distribution import (
     LogNormal,
     MultiCategorical,
     Normal,
+    gumbel_softmax,
     policy_heads,
+    squashed_sample,
 )
 from slm_lab.spec.errors import SpecError
 
@@ -234,3 +236,48 @@ def test_a_distribution_that_does_not_suit_is_an_error(space, pdtype, message):
 def test_every_distribution_of_the_table_can_be_built():
     for known in ACTION_PDS.values():
         assert not any(inspect.isabstract(cls) for cls in known.values())
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5, 2.0])
+def test_the_density_of_a_squashed_gaussian_by_numerical_change_of_variables(scale):
+    noise = torch.linspace(-2, 2, 41, dtype=torch.float64).unsqueeze(-1)
+    policy = Normal(torch.full((41, 1), 0.3, dtype=torch.float64), torch.full((1,), math.log(scale)).double())
+    action, log_prob = squashed_sample(policy, noise)
+    # the share of samples between two noises, over the distance between the actions they become
+    step = 1e-5
+    low, high = (squashed_sample(policy, noise + shift)[0] for shift in (-step, step))
+    share = reference.Normal(0.0, 1.0).cdf(noise + step) - reference.Normal(0.0, 1.0).cdf(noise - step)
+    assert_close(log_prob, (share / (high - low)).log().squeeze(-1), rtol=1e-4, atol=1e-4)
+    assert (action.abs() < 1).all()
+
+
+def test_the_density_of_a_squashed_gaussian_is_one_in_all():
+    u = torch.linspace(-12, 12, 20_001, dtype=torch.float64).unsqueeze(-1)
+    policy = Normal(torch.tensor([0.4], dtype=torch.float64).expand_as(u), torch.tensor([0.2], dtype=torch.float64))
+    action, log_prob = squashed_sample(policy, (u - 0.4) * math.exp(-0.2))
+    assert torch.trapezoid(log_prob.exp(), action.squeeze(-1)).item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_squashed_sample_far_out_has_a_finite_density_and_gradient():
+    loc = torch.tensor([[40.0, -40.0]], requires_grad=True)
+    action, log_prob = squashed_sample(Normal(loc, torch.zeros(2)), torch.zeros(1, 2))
+    assert action.tolist() == [[1.0, -1.0]]
+    assert log_prob.item() == pytest.approx(2 * (-0.5 * math.log(2 * math.pi) - 2 * (math.log(2) - 40)))
+    (grad,) = torch.autograd.grad(log_prob.sum(), loc)
+    assert_close(grad, torch.tensor([[2.0, -2.0]]))
+
+
+def test_the_dimensions_of_a_squashed_sample_are_summed():
+    noise = values(5, 3, seed=2)
+    whole = squashed_sample(Normal(LOC, LOG_SCALE), noise)[1]
+    parts = [squashed_sample(Normal(LOC[:, [k]], LOG_SCALE[:, [k]]), noise[:, [k]])[1] for k in range(3)]
+    assert_close(whole, sum(parts))
+
+
+def test_gumbel_softmax_is_one_hot_with_the_gradient_of_its_relaxation():
+    logits = torch.tensor([[0.5, 1.0, -1.0]], requires_grad=True)
+    noise, weight = torch.tensor([[1.0, 0.0, 0.2]]), torch.tensor([[1.0, 2.0, 4.0]])
+    action = gumbel_softmax(Categorical(logits), noise)
+    assert action.tolist() == [[1.0, 0.0, 0.0]]
+    relaxed = (logits.log_softmax(-1) + noise).softmax(-1)
+    assert_close(*(torch.autograd.grad((x * weight).sum(), logits)[0] for x in (action, relaxed)))
