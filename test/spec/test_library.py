@@ -34,6 +34,16 @@ PROMISED = {
     "benchmark/ppo/ppo_lunar.json": ["ppo_lunar"],
     "benchmark/ppo/ppo_pong.json": ["ppo_pong"],
     "benchmark/ppo/ppo_mujoco.json": ["ppo_mujoco", "ppo_humanoid"],
+    "benchmark/sac/sac_cartpole.json": ["sac_cartpole"],
+    "benchmark/sac/sac_acrobot.json": ["sac_acrobot"],
+    "benchmark/sac/sac_pendulum.json": ["sac_pendulum"],
+    "benchmark/sac/sac_lunar.json": ["sac_lunar", "sac_lunar_continuous"],
+    "benchmark/td3/td3_pendulum.json": ["td3_pendulum"],
+    "benchmark/td3/td3_lunar.json": ["td3_lunar_continuous"],
+    "benchmark/crossq/crossq_cartpole.json": ["crossq_cartpole"],
+    "benchmark/crossq/crossq_acrobot.json": ["crossq_acrobot"],
+    "benchmark/crossq/crossq_pendulum.json": ["crossq_pendulum"],
+    "benchmark/crossq/crossq_lunar.json": ["crossq_lunar", "crossq_lunar_continuous"],
 }
 """File -> specs that commands in the documentation name."""
 
