@@ -22,6 +22,7 @@ PROMISED = {
         "a2c_gae_bipedalwalker",
     ],
     "benchmark/reinforce/reinforce_cartpole.json": ["reinforce_cartpole"],
+    "benchmark/reinforce/reinforce_cross_entropy_cartpole.json": ["reinforce_cross_entropy_cartpole"],
     "benchmark/dqn/dqn_cartpole.json": ["dqn_cartpole", "ddqn_cartpole"],
     "benchmark/dqn/dqn_lunar.json": ["dqn_concat_lunar", "ddqn_concat_lunar"],
     "benchmark/dqn/dqn_pong.json": ["dqn_pong"],
@@ -32,6 +33,10 @@ PROMISED = {
     "benchmark/a2c/a2c_nstep_mujoco.json": ["a2c_nstep_mujoco"],
     "benchmark/ppo/ppo_cartpole.json": ["ppo_shared_cartpole", "ppo_cartpole"],
     "benchmark/ppo/ppo_lunar.json": ["ppo_lunar"],
+    "benchmark/ppo/ppo_acrobot.json": ["ppo_acrobot"],
+    "benchmark/a2c/a2c_gae_acrobot.json": ["a2c_gae_acrobot"],
+    "benchmark/sil/sil_cartpole.json": ["sil_cartpole"],
+    "benchmark/sil/ppo_sil_cartpole.json": ["ppo_sil_cartpole"],
     "benchmark/ppo/ppo_pong.json": ["ppo_pong"],
     "benchmark/ppo/ppo_mujoco.json": ["ppo_mujoco", "ppo_humanoid"],
     "benchmark/sac/sac_cartpole.json": ["sac_cartpole"],
@@ -60,8 +65,20 @@ GENERIC = [
     ("benchmark/a2c/a2c_gae_mujoco.json", "a2c_gae_mujoco"),
     ("benchmark/a2c/a2c_nstep_mujoco.json", "a2c_nstep_mujoco"),
     ("benchmark/ppo/ppo_mujoco.json", "ppo_mujoco"),
+    ("benchmark/reinforce/reinforce_mujoco.json", "reinforce_mujoco"),
+    ("benchmark/sil/sil_mujoco.json", "sil_mujoco"),
+    ("benchmark/sil/ppo_sil_mujoco.json", "ppo_sil_mujoco"),
 ]
 """Specs for any environment of MuJoCo."""
+
+GENERIC_ATARI = [
+    ("benchmark/a2c/a2c_gae_atari.json", "a2c_gae_atari"),
+    ("benchmark/ppo/ppo_atari.json", "ppo_atari"),
+    ("benchmark/reinforce/reinforce_atari.json", "reinforce_atari"),
+    ("benchmark/sil/sil_atari.json", "sil_atari"),
+    ("benchmark/sil/ppo_sil_atari.json", "ppo_sil_atari"),
+]
+"""Specs for any game of Atari."""
 
 
 def each_of(specs: list[tuple[str, str]]) -> pytest.MarkDecorator:
@@ -138,6 +155,15 @@ def test_generic_specs_take_environment_and_frames(file: str, name: str) -> None
     assert spec.name == f"{name}_hopper"
     assert spec.env.name == "Hopper-v5"
     assert spec.env.max_frame == spec.agent.net.lr_scheduler_spec["frame"] == 4_000_000
+
+
+@each_of(GENERIC_ATARI)
+def test_atari_specs_take_game_and_frames(file: str, name: str) -> None:
+    assert load_spec(file, name).env.name == "ALE/Pong-v5"
+    spec = load_spec(file, name, ["env=ALE/Breakout-v5", "max_frame=2e6"])
+    assert spec.name == f"{name}_breakout"
+    assert spec.env.name == "ALE/Breakout-v5"
+    assert spec.env.max_frame == spec.agent.net.lr_scheduler_spec["frame"] == 2_000_000
 
 
 @each_of([("demo.json", "dqn_cartpole"), ("benchmark/ppo/ppo_pong.json", "ppo_pong")])
