@@ -40,7 +40,7 @@ class PPO:
     - `normalize_advantages: "percentile"`: A / max(1, p95 - p5) over rollouts instead (`PercentileRange`);
     - `normalize_v_targets`: value and target are divided by the running deviation of the targets in the value loss, so
       that `val_loss_coef`, the clip of the value and a shared body do not depend on the scale of the rewards;
-    - `symlog`: the net predicts symlog(V) (arXiv:2301.04104 eq. 9); in older versions of the lab it did harm;
+    - `symlog`: the net predicts symlog(V) (arXiv:2301.04104 eq. 9); in an older version of the lab it did harm;
     - `target_kl`: no further epoch over the rollout once the mean KL of an epoch passes it.
 
     The values and log-probabilities of the old policy are computed in one pass after the rollout, under the very
