@@ -1,21 +1,17 @@
 """Environments and wrappers by the names that a spec gives them."""
 
-import difflib
-import importlib
-import inspect
 import re
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec as Registered
 from loguru import logger
 
+from slm_lab.lib.named import did_you_mean, import_callable, import_from, public_names, wrong_argument
 from slm_lab.spec.errors import SpecError
 
 EnvMaker = Callable[..., gym.Env]
@@ -49,15 +45,14 @@ def find_env(name: str) -> Registered | EnvMaker:
         SpecError: there is no such environment.
     """
     if ":" in name:
-        module, attribute = _import(name, "env.name")
+        module, attribute = import_from(name, "env.name")
         maker = getattr(module, attribute, None)
         if callable(maker):
             return maker
         if attribute in gym.registry:
             return gym.registry[attribute]
-        raise SpecError(
-            f"env.name: {module.__name__} has no {attribute!r}{_near(attribute, [*_public(module), *gym.registry])}"
-        )
+        near = did_you_mean(attribute, [*public_names(module), *gym.registry])
+        raise SpecError(f"env.name: {module.__name__} has no {attribute!r}{near}")
     if name not in gym.registry:
         import ale_py  # noqa: F401  (registers the Atari games)
     if name not in gym.registry:
@@ -125,14 +120,10 @@ def find_wrapper(name: str, where: str) -> WrapperMaker:
     if name in _WRAPPERS:
         return _WRAPPERS[name]
     if ":" in name:
-        module, attribute = _import(name, where)
-        maker = getattr(module, attribute, None)
-        if callable(maker):
-            return maker
-        raise SpecError(f"{where}: {module.__name__} has no {attribute!r}{_near(attribute, _public(module))}")
+        return import_callable(name, where)
     if name in gym.wrappers.__all__ and isinstance(getattr(gym.wrappers, name), type):
         return getattr(gym.wrappers, name)
-    raise SpecError(f"{where}: no wrapper {name!r}{_near(name, [*_WRAPPERS, *gym.wrappers.__all__])}")
+    raise SpecError(f"{where}: no wrapper {name!r}{did_you_mean(name, [*_WRAPPERS, *gym.wrappers.__all__])}")
 
 
 class _FreshWorld(gym.Wrapper):
@@ -162,19 +153,12 @@ def _build(build: Callable[[], gym.Env], maker: Callable[..., Any], what: str, w
     try:
         return build()
     except TypeError as error:
-        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unexpected is None:
-            if _depth(error) > 2:  # raised within, not by the call
-                raise
-            raise SpecError(f"{what} cannot be made: {error}") from error
-        key = unexpected[1]
-        known = [
-            name for name in inspect.signature(maker).parameters if name not in ("self", "env", "kwargs", "render_mode")
-        ]
-        raise SpecError(
-            f"{where}.{key}: {what.partition(': ')[2]} takes no argument {key!r}{_near(key, known)} "
-            f"(it takes: {', '.join(known) or 'none'})"
-        ) from error
+        wrong = wrong_argument(error, maker, what.partition(": ")[2], where)
+        if wrong is not None:
+            raise wrong from error
+        if _depth(error) > 2:  # raised within, not by the call
+            raise
+        raise SpecError(f"{what} cannot be made: {error}") from error
     except (gym.error.Error, ImportError, AssertionError, ValueError) as error:
         raise SpecError(f"{what} cannot be made: {' '.join(str(error).split())}{_own_place(error)}") from error
 
@@ -218,24 +202,6 @@ def _creator(found: Registered, name: str) -> Callable[..., Any]:
         raise SpecError(f"env.name: {name} needs a package that is not there: {error}") from error
 
 
-def _import(name: str, where: str) -> tuple[ModuleType, str]:
-    """Import the module of "module:attribute"; modules of the working directory are found, in child processes too."""
-    module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(module), attribute
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
-        raise SpecError(f"{where}: no module {module!r} (looked in {here} and in the installed packages)") from error
-
-
-def _public(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-
-
 def _newer_version(name: str) -> str:
     """Return the id that took the place of `name`, an older version that is gone; SpecError if there is none."""
     base, _, version = name.rpartition("-v")
@@ -246,9 +212,4 @@ def _newer_version(name: str) -> str:
         newer = f"{base}-v{min(known for known in versions if known > int(version))}"
         logger.warning("env.name: gymnasium has no {} any more; {} is used", name, newer)
         return newer
-    raise SpecError(f"env.name: no environment {name!r}{_near(name, gym.registry)}")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
+    raise SpecError(f"env.name: no environment {name!r}{did_you_mean(name, gym.registry)}")

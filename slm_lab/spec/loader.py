@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slm_lab.spec.arc import inline_arcs
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.parse import YAML_SUFFIXES, read_file
 from slm_lab.spec.schema import Spec
@@ -69,21 +70,24 @@ def load_specs(file: str | Path, name: str | None = None, sets: Sets = ()) -> li
         raise SpecError("spec_params: must be {name: [value, …]}")
     free = {key: [str(value) for value in values] for key, values in params.items() if key not in given}
     combinations = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
-    return [_build(name, raw, given, params) for params in combinations]
+    return [_build(name, raw, given, params, path.parent) for params in combinations]
 
 
-def _build(name: str, raw: Raw, given: Mapping[str, str], params: Mapping[str, str]) -> Spec:
+def _build(name: str, raw: Raw, given: Mapping[str, str], params: Mapping[str, str], folder: Path) -> Spec:
     """Fill in what is given and one combination of `spec_params`; the name says which environment it is."""
     values = {key: value for key, value in given.items() if "." not in key}
     filled, used = fill_variables(raw, {**params, **values})
+    for path in given.keys() - values.keys():
+        set_path(filled, path, parse_value(given[path]))
+    inline_arcs(filled, folder)
+    filled, used_by_arcs = fill_variables(filled, {**params, **values})
+    used |= used_by_arcs
     for key in values:
         if key not in used:
             raise SpecError(_unused(raw, key, values[key]))
     for key in params:
         if key not in used:
             raise SpecError(f"spec_params.{key}: nothing in the spec reads ${{{key}}}; write it where it belongs")
-    for path in given.keys() - values.keys():
-        set_path(filled, path, parse_value(given[path]))
     filled.pop("name", None)
     named = {"env": values["env"], **params} if "env" in values else params
     parts = [_short(value) if key == "env" else value for key, value in named.items()]

@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
+    Tag,
     ValidationError,
     WrapValidator,
     model_validator,
@@ -128,7 +130,19 @@ def either(meaning: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-def one_of(what: str, key: str, registry: Mapping[str, type[Section]], planned: Iterable[str]) -> Any:
+def list_or_name(items: Any, names: Any) -> Any:
+    """Return the type of a field that is a list or one of a few names; an error is about the one that was meant."""
+    pick = Discriminator(lambda value: "<name>" if isinstance(value, str) else "<list>")
+    return Annotated[Annotated[items, Tag("<list>")] | Annotated[names, Tag("<name>")], pick]
+
+
+def one_of(
+    what: str,
+    key: str,
+    registry: Mapping[str, type[Section]],
+    planned: Iterable[str],
+    outside: type[Section] | None = None,
+) -> Any:
     """Return the type of a part that comes in several kinds, told apart by the value of `key`.
 
     Args:
@@ -136,7 +150,15 @@ def one_of(what: str, key: str, registry: Mapping[str, type[Section]], planned: 
         key: "name" or "type".
         registry: the kinds by that value.
         planned: values that older files use and this version does not know yet.
+        outside: the kind of every value "my_package.module:Name", where there are such.
     """
+
+    def is_outside(kind: Any) -> bool:
+        return outside is not None and ":" in str(kind)
+
+    def tag(value: Any) -> str | None:
+        kind = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+        return "<outside>" if is_outside(kind) else kind
 
     def pick(value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -146,12 +168,13 @@ def one_of(what: str, key: str, registry: Mapping[str, type[Section]], planned: 
             raise problem(key, f"missing; the {what}: one of {known}")
         if kind in planned:
             raise problem(key, f"{kind} is not in this version; use one of {known}")
-        if kind not in registry:
+        if kind not in registry and not is_outside(kind):
             raise problem(key, unknown_text(f"unknown {what} {kind!r}", str(kind), registry))
         return value
 
-    kinds: Any = Union[tuple(registry.values())]  # noqa: UP007 - made at run time
-    return Annotated[kinds, Field(discriminator=key), BeforeValidator(pick)]
+    models: dict[str, Any] = {**registry, **({"<outside>": outside} if outside is not None else {})}
+    kinds: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in models.items())]  # noqa: UP007 - made at run time
+    return Annotated[kinds, Discriminator(tag), BeforeValidator(pick)]
 
 
 def as_spec_error(error: ValidationError, kinds: Iterable[str] = ()) -> SpecError:
@@ -175,7 +198,7 @@ def locate(error: ValidationError) -> tuple[str, str]:
 
 def _describe(detail: ErrorDetails, kinds: set[str]) -> tuple[str, str]:
     context = detail.get("ctx", {})
-    parts = [str(part) for part in detail["loc"] if part not in kinds]
+    parts = [str(part) for part in detail["loc"] if part not in kinds and not str(part).startswith("<")]
     path = ".".join(part for part in (*parts, context.get("key", "")) if part) or "spec"
     if detail["type"] == "spec":
         return path, context["message"]
@@ -193,6 +216,7 @@ _MUST = {
     "list_type": "must be a list",
     "dict_type": "must be an object {{…}}",
     "model_type": "must be an object {{…}}",
+    "union_tag_not_found": "must be an object {{…}}",
     "model_attributes_type": "must be an object {{…}}",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",

@@ -1,10 +1,12 @@
 """The `agent.net` part of a spec: one model per net."""
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 
+from slm_lab.spec.arc import check_arc
 from slm_lab.spec.model import (
     Count,
     Natural,
@@ -14,6 +16,7 @@ from slm_lab.spec.model import (
     Section,
     Share,
     either,
+    list_or_name,
     locate,
     problem,
     unknown_text,
@@ -121,7 +124,8 @@ class NetSpec(Section):
 
     def for_role(self, role: Literal["actor", "critic"]) -> Self:
         """Return the spec of one role's net: `actor_X` or `critic_X` in place of X."""
-        own = {key: value for key, value in self.model_dump().items() if key in type(self).model_fields}
+        fields = type(self).model_fields
+        own = {key: value for key, value in self.model_dump().items() if key in fields or not _has_role(key)}
         prefix = f"{role}_"
         given = {
             key.removeprefix(prefix): value for key, value in (self.model_extra or {}).items() if key.startswith(prefix)
@@ -149,24 +153,30 @@ class NetSpec(Section):
     def _check_norms(self) -> Self:
         if self.batch_norm and self.batch_renorm is not False:
             raise problem("batch_renorm", "it takes the place of batch_norm; set one of them to false")
+        if getattr(self, "spectral_norm", False) and getattr(self, "noisy_sigma", None) is not None:
+            raise problem("spectral_norm", "is not for weights that are noisy; set it to false, or noisy_sigma to null")
         return self
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:
-        for role in ROLES if self.model_extra else ():
+        own = [key for key in self.model_extra or () if _has_role(key)]
+        for role in ROLES if own else ():
             try:
                 self.for_role(role)
             except ValidationError as error:
                 path, message = locate(error)
                 raise problem(f"{role}_{path}", message) from None
-            if self.shared and any(key.startswith(f"{role}_") for key in self.model_extra or ()):
-                key = next(key for key in self.model_extra or () if key.startswith(f"{role}_"))
-                raise problem(key, f"the net is shared; use {key.removeprefix(f'{role}_')}, or set shared to false")
+        if self.shared and own:
+            raise problem(own[0], f"the net is shared; use {own[0].partition('_')[2]}, or set shared to false")
         return self
 
 
+def _has_role(key: str) -> bool:
+    return key.startswith(ROLE_PREFIXES)
+
+
 def _is_role_key(key: str, known: Mapping[str, Any]) -> bool:
-    return key.startswith(ROLE_PREFIXES) and key.partition("_")[2] in known
+    return _has_role(key) and key.partition("_")[2] in known
 
 
 class FullyConnected(NetSpec):
@@ -179,6 +189,14 @@ class FullyConnected(NetSpec):
     noisy_sigma: Positive | None = None
     """Noise in the weights of every linear layer (arXiv:1706.10295), in units of 1 / sqrt(inputs) at the start, e.g.
     0.5; null: none. For algorithms that learn action values."""
+    spectral_norm: bool = False
+    """Spectral normalisation of the last hidden layer: its largest singular value is 1 (arXiv:2105.05246)."""
+
+    @model_validator(mode="after")
+    def _check_spectral_norm(self) -> Self:
+        if self.spectral_norm and not self.hid_layers:
+            raise problem("spectral_norm", "is of the last of hid_layers, and there are none; set it to false")
+        return self
 
 
 class MLPNet(FullyConnected):
@@ -195,11 +213,42 @@ class DuelingMLPNet(FullyConnected):
     """The net."""
 
 
+class HydraMLPNet(NetSpec):
+    """Fully connected layers: heads side by side, each of which sees all; a body on them; a tail for each output."""
+
+    type: Literal["HydraMLPNet"] = "HydraMLPNet"
+    """The net."""
+    hid_layers: Annotated[
+        list[list[Count] | list[list[Count]]],
+        Field(min_length=3, max_length=3),
+        either("[[heads], [body], [tails]], each of whole numbers from 1 on"),
+    ]
+    """[[heads], [body], [tails]]: units of the layers, e.g. [[[32], [32]], [64], [[16], [16]]]. A list for each head,
+    the body's layers, and a list for each output of the algorithm. One list may stand for all outputs."""
+    layer_norm: bool = False
+    """Layer normalisation, before each activation."""
+
+    @model_validator(mode="after")
+    def _check_body(self) -> Self:
+        if any(isinstance(units, list) for units in self.hid_layers[1]):
+            raise problem("hid_layers.1", f"there is one body, so it must be a list of units, got {self.hid_layers[1]}")
+        return self
+
+
+if TYPE_CHECKING:
+    ConvLayers = list[list[int]] | Literal["nature", "impala"]
+else:
+    ConvLayers = list_or_name(
+        list[Annotated[list[Natural], Field(min_length=2, max_length=5)]], Literal["nature", "impala"]
+    )
+
+
 class Convolutional(NetSpec):
     """Keys of the nets of convolutions."""
 
-    conv_hid_layers: list[Annotated[list[Natural], Field(min_length=2, max_length=5)]]
-    """[channels, kernel, stride, padding, dilation] of each convolution; the last three are 1, 0, 1 if left out."""
+    conv_hid_layers: ConvLayers
+    """[channels, kernel, stride, padding, dilation] of each convolution; the last three are 1, 0, 1 if left out. Or the
+    convolutions of DQN, "nature" (Mnih et al. 2015), or the residual ones of "impala" (arXiv:1802.01561)."""
     fc_hid_layers: list[Count] = Field(default_factory=list)
     """Units of each layer after the convolutions."""
     normalize: bool = False
@@ -207,12 +256,18 @@ class Convolutional(NetSpec):
     noisy_sigma: Positive | None = None
     """Noise in the weights of every linear layer (arXiv:1706.10295), in units of 1 / sqrt(inputs) at the start, e.g.
     0.5; null: none. For algorithms that learn action values."""
+    spectral_norm: bool = False
+    """Spectral normalisation of the last hidden layer: its largest singular value is 1 (arXiv:2105.05246)."""
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
-        for index, layer in enumerate(self.conv_hid_layers):
+        layers = self.conv_hid_layers
+        for index, layer in enumerate(layers if isinstance(layers, list) else ()):
             if 0 in layer[:3] or 0 in layer[4:]:
                 raise problem(f"conv_hid_layers.{index}", f"only the padding may be 0, got {layer}")
+        for key in ("batch_norm", "batch_renorm") if layers == "impala" else ():
+            if getattr(self, key) is not False:
+                raise problem(key, "the convolutions of impala have none; set it to false")
         return self
 
 
@@ -266,11 +321,72 @@ class RecurrentNet(NetSpec):
                 raise problem(key, f"{text}; use {-(-size // self.seq_len) * self.seq_len}, or another seq_len")
 
 
+class _BuiltElsewhere(NetSpec):
+    """What nets have in common whose layers are not the lab's own."""
+
+    @model_validator(mode="after")
+    def _check_no_norms(self) -> Self:
+        for key in ("batch_norm", "batch_renorm"):
+            if getattr(self, key) is not False:
+                raise problem(key, f"{self.type} has the layers that it is given; put the norms among them")
+        return self
+
+
+class TorchArcNet(_BuiltElsewhere):
+    """Layers as an arc lists them."""
+
+    type: Literal["TorchArcNet"] = "TorchArcNet"
+    """The net."""
+    arc: dict[str, Any] | None = None
+    """{"modules": {name: {"Sequential": [{class: arguments}, …]}}, "graph": {"input": name, "modules":
+    {name: [inputs]}, "output": name}}; the outputs of the algorithm are added. Or arc_file: a JSON or YAML file that
+    holds it."""
+    normalize: bool = False
+    """Divide pixels by 255."""
+
+    @model_validator(mode="after")
+    def _check_arc(self) -> Self:
+        if self.arc is not None:
+            check_arc(self.arc)
+        elif not {"actor_arc", "critic_arc"} <= (self.model_extra or {}).keys():
+            raise problem("arc", "missing; the layers, or give arc_file, or actor_arc and critic_arc")
+        return self
+
+
+class OutsideNet(_BuiltElsewhere):
+    """A net from outside. Keys that are not declared here are arguments of its own."""
+
+    type: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """Where it is, "my_package.nets:MyNet": a class or function that takes the shape of an observation and the net's
+    own keys, and makes a module from [B, *shape] to [B, features]; the outputs of the algorithm are added."""
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Arguments of the net itself."""
+        return {key: value for key, value in (self.model_extra or {}).items() if not _has_role(key)}
+
+    @classmethod
+    def check_unknown(cls, raw: Mapping[str, Any]) -> None:
+        """Raise if a key looks like a misspelt one; any other is an argument of the net."""
+        own = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
+        for key in own:
+            if near := difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.8):
+                raise problem(key, f"unknown key; did you mean {near[0]!r}?")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        handler.resolve_ref_schema(schema)["additionalProperties"] = True
+        return schema
+
+
 NETS: dict[str, type[NetSpec]] = {
     "MLPNet": MLPNet,
     "ConvNet": ConvNet,
     "RecurrentNet": RecurrentNet,
     "DuelingMLPNet": DuelingMLPNet,
     "DuelingConvNet": DuelingConvNet,
+    "HydraMLPNet": HydraMLPNet,
+    "TorchArcNet": TorchArcNet,
 }
-PLANNED_NETS = ("HydraMLPNet", "TorchArcNet")
+PLANNED_NETS = ()

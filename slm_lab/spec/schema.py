@@ -41,7 +41,17 @@ from slm_lab.spec.memory import (
     Replay,
 )
 from slm_lab.spec.model import Count, Natural, Section, as_spec_error, either, one_of, problem
-from slm_lab.spec.net import NETS, PLANNED_NETS, ConvNet, MLPNet, NetSpec, RecurrentNet
+from slm_lab.spec.net import (
+    NETS,
+    PLANNED_NETS,
+    ConvNet,
+    HydraMLPNet,
+    MLPNet,
+    NetSpec,
+    OutsideNet,
+    RecurrentNet,
+    TorchArcNet,
+)
 
 __all__ = [
     "DQN",
@@ -54,6 +64,7 @@ __all__ = [
     "ConvNet",
     "DoubleDQN",
     "EnvSpec",
+    "HydraMLPNet",
     "MLPNet",
     "MemorySpec",
     "MetaSpec",
@@ -61,12 +72,14 @@ __all__ = [
     "OnPolicyBatchReplay",
     "OnPolicyCrossEntropy",
     "OnPolicyReplay",
+    "OutsideNet",
     "PrioritizedReplay",
     "Random",
     "RecurrentNet",
     "Reinforce",
     "Replay",
     "Spec",
+    "TorchArcNet",
     "VanillaDQN",
     "VarSpec",
 ]
@@ -76,7 +89,7 @@ if TYPE_CHECKING:  # which of the models a part is, is known at run time only
 else:
     AnyAlgorithm = one_of("algorithm", "name", ALGORITHMS, PLANNED_ALGORITHMS)
     AnyMemory = one_of("memory", "name", MEMORIES, PLANNED_MEMORIES) | None
-    AnyNet = one_of("net", "type", NETS, PLANNED_NETS) | None
+    AnyNet = one_of("net", "type", NETS, PLANNED_NETS, OutsideNet) | None
 
 
 class AgentSpec(Section):

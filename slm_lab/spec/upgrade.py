@@ -52,6 +52,7 @@ UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "Random": ("action_pdtype", "action_policy"),
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
+    "HydraMLPNet": ("normalize",),
     "RecurrentNet": ("normalize", "bidirectional"),  # to act is to know the past only
     "DuelingMLPNet": ("normalize",),
     "DuelingConvNet": ("layer_norm",),

@@ -121,6 +121,34 @@ def test_batch_norm_acts_on_a_single_observation(algorithm):
     assert all(np.isfinite(list(metrics.values())).all() for metrics in run.metrics)
 
 
+ARC = {
+    "modules": {"body": {"Sequential": [{"LazyLinear": {"out_features": 8}}, {"LazyBatchRenorm1d": {}}, {"Tanh": {}}]}},
+    "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"},
+}
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"type": "HydraMLPNet", "hid_layers": [[[8], [8]], [8], [8]]},
+        {"type": "TorchArcNet", "arc": ARC},
+        {"type": "outside_nets:Tower", "width": 8},
+        {"spectral_norm": True},
+    ],
+    ids=lambda net: net.get("type", "spectral_norm"),
+)
+def test_nets_of_every_kind_learn_and_are_restored(algorithm, net):
+    spec = wander(algorithm, "discrete", net=net)
+    run = Run(spec).train(100)
+    assert run.events
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in run.metrics)
+    other = Run(spec, seed=1)
+    other.agent.load_nets(run.agent.nets_state())
+    obs = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+    assert (other.agent.act(obs, explore=False) == run.agent.act(obs, explore=False)).all()
+
+
 def test_building_an_agent_leaves_the_global_stream_alone():
     before = torch.get_rng_state()
     Run(make_spec("PPO"))

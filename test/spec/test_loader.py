@@ -174,3 +174,50 @@ print([name for name in ("torch", "numpy", "gymnasium", "pandas", "plotly", "yam
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+ARC = {
+    "modules": {"body": {"Sequential": [{"LazyLinear": {"out_features": "${width:-64}"}}]}},
+    "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"},
+}
+
+
+def with_arc_file(key="arc_file", **net):
+    a2c = {"name": "ActorCritic", "gamma": 0.9, "lam": 0.9, "training_frequency": 8}
+    agent = {"algorithm": a2c, "memory": {"name": "OnPolicyBatchReplay"}}
+    return RANDOM | {"agent": agent | {"net": {"type": "TorchArcNet", key: "arcs/mine.json", **net}}}
+
+
+def width_of(arc):
+    return arc["modules"]["body"]["Sequential"][0]["LazyLinear"]["out_features"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_arc_of_a_file_becomes_part_of_the_spec(write, tmp_path, monkeypatch, elsewhere):
+    (tmp_path / "arcs").mkdir()
+    write(ARC, "arcs/mine.json")
+    file = write({"a": with_arc_file()}, "specs.json")
+    if elsewhere:  # beside the spec's file, or in the working directory
+        (tmp_path / "specs").mkdir()
+        file = file.rename(tmp_path / "specs" / "specs.json")
+        monkeypatch.chdir(tmp_path)
+    spec = load_spec(file)
+    assert width_of(spec.agent.net.arc) == 64
+    assert "arc_file" not in spec.to_dict()["agent"]["net"]
+    assert width_of(load_spec(file, "a", ["width=32"]).agent.net.arc) == 32
+
+
+def test_a_role_has_an_arc_file_of_its_own(write, tmp_path):
+    (tmp_path / "arcs").mkdir()
+    write(ARC, "arcs/mine.json")
+    plain = json.loads(json.dumps(ARC).replace('"${width:-64}"', "16"))
+    net = load_spec(write({"a": with_arc_file("critic_arc_file", arc=plain)})).agent.net
+    assert [width_of(net.for_role(role).arc) for role in ("actor", "critic")] == [16, 64]
+
+
+def test_the_arc_file_may_be_given_on_the_command_line(write, tmp_path):
+    (tmp_path / "arcs").mkdir()
+    write(ARC, "arcs/other.json")
+    file = write({"a": with_arc_file()})
+    sets = ["agent.net.arc_file=arcs/other.json", "width=8"]
+    assert width_of(load_spec(file, "a", sets).agent.net.arc) == 8

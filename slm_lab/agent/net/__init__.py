@@ -8,10 +8,14 @@ from torch import nn
 from slm_lab.agent.net.build import Net, count_parameters, output_heads
 from slm_lab.agent.net.conv import conv_body
 from slm_lab.agent.net.dueling import DuelingHead
+from slm_lab.agent.net.hydra import hydra_body, hydra_tails
 from slm_lab.agent.net.mlp import mlp_body
 from slm_lab.agent.net.noisy import make_noisy
+from slm_lab.agent.net.outside import outside_body
 from slm_lab.agent.net.recurrent import recurrent_body
+from slm_lab.agent.net.torcharc import arc_body
 from slm_lab.spec import NetSpec
+from slm_lab.spec.net import HydraMLPNet
 
 BODIES: dict[str, Callable[[Any, tuple[int, ...]], tuple[nn.Module, int]]] = {
     "MLPNet": mlp_body,
@@ -19,8 +23,10 @@ BODIES: dict[str, Callable[[Any, tuple[int, ...]], tuple[nn.Module, int]]] = {
     "RecurrentNet": recurrent_body,
     "DuelingMLPNet": mlp_body,
     "DuelingConvNet": conv_body,
+    "HydraMLPNet": hydra_body,
+    "TorchArcNet": arc_body,
 }
-"""Builders of bodies, by `net.type`."""
+"""Builders of bodies, by `net.type`; those from outside are not among them."""
 
 
 def make_net(
@@ -44,9 +50,11 @@ def make_net(
     Returns:
         A net from `[B, *obs_shape]`, or of a RecurrentNet from a `History`, to a list of `[B, out_dim]`.
     """
-    body, features = BODIES[spec.type](spec, obs_shape)
-    heads = output_heads(features, out_dims, spec.out_layer_activation, spec.init_fn, init_stds)
-    if spec.type.startswith("Dueling"):
+    body, features = BODIES.get(spec.type, outside_body)(spec, obs_shape)
+    tails, widths = hydra_tails(spec, features, len(out_dims)) if isinstance(spec, HydraMLPNet) else ([], features)
+    heads = output_heads(widths, out_dims, spec.out_layer_activation, spec.init_fn, init_stds)
+    heads = [nn.Sequential(*tail, head) for tail, head in zip(tails, heads, strict=True)] if tails else heads
+    if spec.type in ("DuelingMLPNet", "DuelingConvNet"):
         value = output_heads(features, [atoms], spec.out_layer_activation, spec.init_fn, None)
         heads = [DuelingHead(*value, *heads)]
     net = Net(body, heads, normalize=getattr(spec, "normalize", False))

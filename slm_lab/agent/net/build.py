@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.history import History
 from slm_lab.spec.errors import SpecError
-from slm_lab.spec.net import BatchRenormSpec
+from slm_lab.spec.net import BatchRenormSpec, NetSpec
 
 T = TypeVar("T")
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d)
 
 
 def _optional_after(function: Callable[..., object], given: int) -> bool:
@@ -129,6 +129,34 @@ def linear_layers(
     return layers
 
 
+def hidden_layers(spec: NetSpec, sizes: Sequence[int]) -> list[nn.Module]:
+    """Return the `linear_layers` from each of `sizes` to the next that a net's spec describes."""
+    return linear_layers(
+        sizes,
+        spec.hid_layers_activation,
+        spec.init_fn,
+        batch_norm=spec.batch_norm,
+        layer_norm=getattr(spec, "layer_norm", False),
+        batch_renorm=spec.batch_renorm,
+    )
+
+
+def init_layers(body: nn.Module, init_fn: str | None, activation: str | None) -> None:
+    """Initialise every linear and convolutional layer of a net that was built elsewhere."""
+    for layer in body.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            init_layer(layer, init_fn, activation)
+
+
+def spectral_norm_last(body: nn.Module) -> None:
+    """Keep the largest singular value of the last linear or convolutional layer at 1.
+
+    Miyato et al. 2018, arXiv:1802.05957; for value functions Gogianu et al. 2021, arXiv:2105.05246.
+    """
+    *_, last = (layer for layer in body.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+    nn.utils.parametrizations.spectral_norm(last)
+
+
 def renorm_layers(options: bool | BatchRenormSpec, width: int) -> list[nn.Module]:
     """Return a batch renormalisation of `width` channels, or nothing for False."""
     if options is False:
@@ -137,7 +165,7 @@ def renorm_layers(options: bool | BatchRenormSpec, width: int) -> list[nn.Module
 
 
 def output_heads(
-    features: int,
+    features: int | Sequence[int],
     out_dims: Sequence[int],
     activation: str | Sequence[str | None] | None,
     init_fn: str | None,
@@ -146,7 +174,7 @@ def output_heads(
     """Return one linear head for each of `out_dims`.
 
     Args:
-        features: width of the body's output.
+        features: width of what the heads see, or of what each of them sees.
         out_dims: width of each head.
         activation: of all heads, or a list with one for each.
         init_fn: as for the body.
@@ -163,9 +191,12 @@ def output_heads(
             f"agent.net.out_layer_activation: {len(activations)} activations for {len(out_dims)} heads (of widths "
             f"{', '.join(map(str, out_dims))}); give one for each, or a single name"
         )
+    widths = [features] * len(out_dims) if isinstance(features, int) else features
     heads = []
-    for out_dim, name, std in zip(out_dims, activations, init_stds or [None] * len(out_dims), strict=True):
-        linear = init_layer(nn.Linear(features, out_dim), init_fn, name)
+    for width, out_dim, name, std in zip(
+        widths, out_dims, activations, init_stds or [None] * len(out_dims), strict=True
+    ):
+        linear = init_layer(nn.Linear(width, out_dim), init_fn, name)
         if std is not None:
             nn.init.orthogonal_(linear.weight, gain=std)
             nn.init.zeros_(linear.bias)
@@ -184,6 +215,17 @@ def flat_width(body: nn.Module, obs_shape: tuple[int, ...]) -> int:
     """Return the number of features that `body` makes of one observation, without computing any."""
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in body.state_dict().items()}
     return torch.func.functional_call(body, on_meta, torch.empty(1, *obs_shape, device="meta")).numel()
+
+
+@torch.no_grad()
+def put_out(body: nn.Module, *inputs: Tensor) -> Tensor:
+    """Return what `body` makes of inputs, and leave no trace in it."""
+    training = body.training
+    body.eval()
+    try:
+        return body(*inputs)
+    finally:
+        body.train(training)
 
 
 def _gain_name(activation: str | None) -> Any:

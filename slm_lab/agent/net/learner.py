@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.spec import NetSpec, SpecError
@@ -72,8 +73,8 @@ class Learner:
     """Minimises one loss by gradient descent.
 
     The nets are in evaluation mode at all times but within a gradient step: only there do batch norms take the
-    statistics of the batch and update the running ones. Nets that are not trained here (targets, the critics of a
-    policy's step) never leave it.
+    statistics of the batch and update the running ones, and spectral norms follow their weights. Nets that are not
+    trained here (targets, the critics of a policy's step) never leave it.
 
     Args:
         loss: the loss function.
@@ -90,9 +91,12 @@ class Learner:
         nets.eval()
         self._parameters = [parameter for group in groups for parameter in group.parameters]
         trained = {id(parameter) for parameter in self._parameters}
-        self._batch_norms = [
+        self._norms: list[nn.Module] = [
             module for module in nets.modules() if isinstance(module, BATCH_NORMS) and id(module.weight) in trained
         ]
+        for module in nets.modules():  # spectral norms: how they follow the weight that they are of
+            if isinstance(module, ParametrizationList) and id(module.original) in trained:
+                self._norms += list(module)
 
     @property
     def lr(self) -> float:
@@ -101,10 +105,10 @@ class Learner:
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
-        for module in self._batch_norms:
+        for module in self._norms:
             module.train()
         loss, metrics = self.loss(self.nets, *batch)
-        for module in self._batch_norms:
+        for module in self._norms:
             module.eval()
         for group in self.groups:
             group.optimizer.zero_grad()

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from slm_lab.agent.net.build import linear_layers
+from slm_lab.agent.net.build import linear_layers, spectral_norm_last
 from slm_lab.spec.net import FullyConnected
 
 
@@ -12,7 +12,7 @@ def mlp_body(spec: FullyConnected, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
     """Build the body of an MLPNet: `hid_layers` linear layers, each with its norm and activation.
 
     Args:
-        spec: reads hid_layers, hid_layers_activation, init_fn, batch_norm, layer_norm and batch_renorm.
+        spec: reads hid_layers, hid_layers_activation, init_fn, batch_norm, layer_norm, batch_renorm and spectral_norm.
         obs_shape: shape of one observation; of more than one dimension, it is flattened.
 
     Returns:
@@ -28,4 +28,7 @@ def mlp_body(spec: FullyConnected, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
         batch_renorm=spec.batch_renorm,
     )
     flatten = [nn.Flatten()] if len(obs_shape) > 1 else []
-    return nn.Sequential(*flatten, *layers), sizes[-1]
+    body = nn.Sequential(*flatten, *layers)
+    if spec.spectral_norm:
+        spectral_norm_last(body)
+    return body, sizes[-1]

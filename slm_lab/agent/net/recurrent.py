@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.build import init_weight, linear_layers
+from slm_lab.agent.net.build import hidden_layers, init_weight
 from slm_lab.agent.net.history import History
 from slm_lab.spec.net import RecurrentNet
 
@@ -63,14 +63,7 @@ def recurrent_body(spec: RecurrentNet, obs_shape: tuple[int, ...]) -> tuple[nn.M
         The body, from a `History` to features, and their number.
     """
     sizes = [math.prod(obs_shape), *spec.fc_hid_layers]
-    layers = linear_layers(
-        sizes,
-        spec.hid_layers_activation,
-        spec.init_fn,
-        batch_norm=spec.batch_norm,
-        layer_norm=spec.layer_norm,
-        batch_renorm=spec.batch_renorm,
-    )
+    layers = hidden_layers(spec, sizes)
     cell: nn.RNNBase = getattr(nn, spec.cell_type)(sizes[-1], spec.rnn_hidden_size, spec.rnn_num_layers)
     if spec.init_fn is not None:
         for name, parameter in cell.named_parameters():

@@ -10,7 +10,7 @@ from slm_lab.agent.net import count_parameters
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.distribution import Beta, Categorical, Normal
 from slm_lab.spec.errors import SpecError
-from slm_lab.spec.net import ConvNet, MLPNet
+from slm_lab.spec.net import ConvNet, HydraMLPNet, MLPNet, OutsideNet, RecurrentNet, TorchArcNet
 
 OBS, DISCRETE, CONTINUOUS = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))
 BODY = (4 * 8 + 8) + (8 * 8 + 8)
@@ -157,3 +157,49 @@ def test_gradient_of_a_whole_loss_is_one_graph(shared, space, pdtype):
     torch.compiler.reset()
     compiled = torch.compile(grad(loss), fullgraph=True, backend="eager")
     assert_close(compiled(*arguments), grad(loss)(*arguments))
+
+
+ARC = {
+    "modules": {"body": {"Sequential": [{"LazyLinear": {"out_features": 8}}, {"Tanh": {}}]}},
+    "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"},
+}
+KINDS = {
+    "MLPNet": (MLPNet, {"hid_layers": [8]}),
+    "ConvNet": (ConvNet, {"conv_hid_layers": [[4, 3]], "fc_hid_layers": [8]}),
+    "RecurrentNet": (RecurrentNet, {"rnn_hidden_size": 8, "fc_hid_layers": [8], "seq_len": 2}),
+    "HydraMLPNet": (HydraMLPNet, {"hid_layers": [[[8], [8]], [8], [8]]}),
+    "TorchArcNet": (TorchArcNet, {"arc": ARC}),
+    "OutsideNet": (OutsideNet, {"type": "outside_nets:Tower", "width": 8}),
+}
+
+
+def kind_of_net(kind, *, shared, **keys):
+    cls, own = KINDS[kind]
+    images = spaces.Box(0, 255, (1, 6, 6), np.uint8)
+    spec = cls(shared=shared, init_fn="orthogonal_", hid_layers_activation="tanh", **own, **keys)
+    return ActorCritic(spec, images if kind == "ConvNet" else OBS, CONTINUOUS)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialisation_takes_effect_in_every_kind_of_net(kind, shared):
+    stds = {"actor_init_std": 0.01, "critic_init_std": 3.0}
+    net = kind_of_net(kind, shared=shared, log_std_init=-0.5, **stds)
+    linears = [module for module in net.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    gains = [torch.linalg.svdvals(layer.weight.detach().flatten(1)) for layer in linears]
+    heads = [gain.max().item() for gain in gains if len(gain) in (1, 2)]
+    assert heads == pytest.approx([0.01, 3.0])
+    bodies = [gain for gain in gains if len(gain) > 2]
+    assert bodies
+    for gain in bodies:
+        assert_close(gain, torch.full_like(gain, 5 / 3))
+    assert all(not layer.bias.any() for layer in linears)
+    assert net.log_std.tolist() == [-0.5, -0.5]
+    assert id(net.log_std) in ids(net.actor_parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_role_overrides_keys_in_every_kind_of_net(kind):
+    net = kind_of_net(kind, shared=False, critic_hid_layers_activation="relu", critic_init_fn="zeros_")
+    assert all(parameter.any() for name, parameter in net.actor.named_parameters() if name.endswith("weight"))
+    assert not any(parameter.any() for name, parameter in net.critic.named_parameters() if name.endswith("weight"))

@@ -5,6 +5,7 @@ from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.conv import Residual
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet
 
@@ -80,3 +81,42 @@ def test_a_vector_is_no_image():
 def test_an_image_may_be_too_small():
     with pytest.raises(SpecError, match=r"agent\.net\.conv_hid_layers: .* does not fit an image of \(4, 10, 10\)"):
         make_net(ConvNet(**NATURE), (4, 10, 10), [2])
+
+
+def test_the_nature_preset_is_what_it_stands_for():
+    preset, listed = (
+        make_net(ConvNet(**NATURE | {"conv_hid_layers": layers}), (4, 84, 84), [6])
+        for layers in ("nature", NATURE["conv_hid_layers"])
+    )
+    assert str(preset) == str(listed)
+
+
+def test_the_impala_preset_by_hand():
+    net = make_net(ConvNet(conv_hid_layers="impala", fc_hid_layers=[256]), (4, 84, 84), [6])
+    convs = sum(fan_in * out * 9 + out + 4 * (out * out * 9 + out) for fan_in, out in ((4, 16), (16, 32), (32, 32)))
+    fc = 11 * 11 * 32 * 256 + 256  # 84 -> 42 -> 21 -> 11
+    assert count_parameters(net) == convs + fc + (256 * 6 + 6)
+    assert net(torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8))[0].shape == (2, 6)
+
+
+def test_a_residual_block_by_hand():
+    block = Residual(ConvNet(**SMALL), 3)
+    x = torch.randn(2, 3, 5, 5)
+    _, first, _, second = block.branch
+    assert_close(block(x), x + second(first(x.relu()).relu()))
+
+
+def test_init_fn_reaches_residual_blocks():
+    net = make_net(ConvNet(conv_hid_layers="impala", init_fn="orthogonal_"), (1, 16, 16), [2])
+    convs = [layer for layer in net.body.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convs) == 15
+    for conv in convs:
+        gain = torch.linalg.svdvals(conv.weight.detach().flatten(1))
+        assert_close(gain, torch.full_like(gain, 2**0.5))
+
+
+@pytest.mark.parametrize("fc", [[10, 5], []])
+def test_spectral_norm_is_of_the_last_layer(fc):
+    net = make_net(ConvNet(**SMALL | {"fc_hid_layers": fc}, spectral_norm=True), (1, 8, 8), [2])
+    layers = [layer for layer in net.body if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert [nn.utils.parametrize.is_parametrized(layer) for layer in layers] == [False] * (len(layers) - 1) + [True]

@@ -265,6 +265,19 @@ def test_batch_norms_learn_in_a_step_and_nowhere_else():
     assert norm.num_batches_tracked.item() == 1
 
 
+def test_spectral_norms_follow_their_weight_in_a_step_and_nowhere_else():
+    learner = make_learner(spectral_norm=True, optim_spec={"name": "SGD", "lr": 1.0})
+    norm = next(module for module in learner.nets.modules() if hasattr(module, "_u"))
+    before = norm._u.clone()
+    learner.nets(torch.ones(1, 3))
+    assert torch.equal(norm._u, before)
+    for batch in batches(20):
+        learner.step(*batch)
+    assert not torch.equal(norm._u, before)
+    (layer,) = (module for module in learner.nets.modules() if nn.utils.parametrize.is_parametrized(module))
+    assert_close(torch.linalg.matrix_norm(layer.weight.detach(), 2).item(), 1.0, rtol=0.1, atol=0)
+
+
 def test_batch_norms_of_what_another_learner_trains_stay_as_they_are():
     nets = nn.ModuleDict({"mine": nn.BatchNorm1d(3), "other": nn.BatchNorm1d(3)})
     learner = Learner(

@@ -56,3 +56,11 @@ def test_the_same_seed_gives_the_same_net():
 
     assert torch.equal(build(1), build(1))
     assert not torch.equal(build(1), build(2))
+
+
+def test_spectral_norm_keeps_the_last_layers_largest_singular_value_at_one():
+    net = make_net(MLPNet(hid_layers=[8, 6], init_fn="orthogonal_", spectral_norm=True), (4,), [2])
+    first, last = net.body[0], net.body[2]
+    assert_close(torch.linalg.matrix_norm(first.weight.detach(), 2), torch.tensor(2**0.5))
+    assert_close(torch.linalg.matrix_norm(last.weight.detach(), 2), torch.tensor(1.0))
+    assert count_parameters(net) == (4 * 8 + 8) + (8 * 6 + 6) + (6 * 2 + 2)
