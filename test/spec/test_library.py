@@ -26,6 +26,13 @@ PROMISED = {
     "benchmark/dqn/dqn_cartpole.json": ["dqn_cartpole", "ddqn_cartpole"],
     "benchmark/dqn/dqn_lunar.json": ["dqn_concat_lunar", "ddqn_concat_lunar"],
     "benchmark/dqn/dqn_pong.json": ["dqn_pong"],
+    "benchmark/dqn/dqn_acrobot.json": ["dqn_acrobot"],
+    "benchmark/dqn/ddqn_per_cartpole.json": ["ddqn_per_cartpole"],
+    "benchmark/dqn/ddqn_per_acrobot.json": ["ddqn_per_acrobot"],
+    "benchmark/dqn/ddqn_per_lunar.json": ["ddqn_per_concat_lunar"],
+    "benchmark/sarsa/sarsa_cartpole.json": ["sarsa_cartpole"],
+    "benchmark/rainbow/rainbow_cartpole.json": ["rainbow_cartpole"],
+    "benchmark/rainbow/rainbow_lunar.json": ["rainbow_lunar"],
     "benchmark/a2c/a2c_gae_cartpole.json": ["a2c_gae_cartpole"],
     "benchmark/a2c/a2c_gae_pendulum.json": ["a2c_gae_pendulum"],
     "benchmark/a2c/a2c_gae_pong.json": ["a2c_gae_pong"],
@@ -74,6 +81,9 @@ GENERIC = [
 GENERIC_ATARI = [
     ("benchmark/a2c/a2c_gae_atari.json", "a2c_gae_atari"),
     ("benchmark/ppo/ppo_atari.json", "ppo_atari"),
+    ("benchmark/dqn/dqn_atari.json", "dqn_atari"),
+    ("benchmark/dqn/dqn_atari.json", "ddqn_per_atari"),
+    ("benchmark/rainbow/rainbow_atari.json", "rainbow_atari"),
     ("benchmark/reinforce/reinforce_atari.json", "reinforce_atari"),
     ("benchmark/sil/sil_atari.json", "sil_atari"),
     ("benchmark/sil/ppo_sil_atari.json", "ppo_sil_atari"),
@@ -163,7 +173,8 @@ def test_atari_specs_take_game_and_frames(file: str, name: str) -> None:
     spec = load_spec(file, name, ["env=ALE/Breakout-v5", "max_frame=2e6"])
     assert spec.name == f"{name}_breakout"
     assert spec.env.name == "ALE/Breakout-v5"
-    assert spec.env.max_frame == spec.agent.net.lr_scheduler_spec["frame"] == 2_000_000
+    assert spec.env.max_frame == 2_000_000
+    assert (spec.agent.net.lr_scheduler_spec or {"frame": 2_000_000})["frame"] == 2_000_000
 
 
 @each_of([("demo.json", "dqn_cartpole"), ("benchmark/ppo/ppo_pong.json", "ppo_pong")])
