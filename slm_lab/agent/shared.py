@@ -80,16 +80,19 @@ class Shared:
         if index == 0:
             self._frames[0], self._opt_steps[0] = frame, opt_step
         self._steps_before = agent.opt_steps - int(self._opt_steps[index])
-        homes = {id(tensor): nn.Parameter(common[id(tensor)]) for tensor in trained} if mode == "synced" else {}
+        stepped = {}
         for tensor in trained:
-            if mode == "synced":
+            # a number, such as SAC's temperature, has no copies: that it is kept within bounds must count for all
+            if mode == "synced" and tensor.dim() > 0:
+                stepped[id(tensor)] = nn.Parameter(common[id(tensor)])
                 tensor.data.copy_(common[id(tensor)])
             else:
+                stepped[id(tensor)] = tensor
                 tensor.data = common[id(tensor)]
         lock = _Lock(aside if index == 0 else file)
         self._steps = []
         for group, flags, state, counter in zip(groups, begun_views, state_views, events, strict=True):
-            parameters = [homes.get(id(tensor), tensor) for tensor in group.parameters]
+            parameters = [stepped[id(tensor)] for tensor in group.parameters]
             step = _Step(group, parameters, state, flags, lock, keep=index == 0)
             group.take_step = step
             self._steps.append(step)

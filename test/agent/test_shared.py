@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from agents import Run, make_spec
+from agents import ALGORITHMS, Run, make_spec
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.dqn import update_target
@@ -173,6 +173,36 @@ def test_target_nets_and_running_statistics_are_common(tmp_path, mode):
     assert not same(two.target_net.state_dict(), before)
     assert same(list(two.net.buffers()), list(one.net.buffers()))
     assert two.net.body[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "Random"])
+def test_workers_of_every_algorithm_come_to_one_agent(tmp_path, mode, algorithm):
+    runs = [Run(make_spec(algorithm, num_envs=2), seed) for seed in (1, 2)]
+    begun = copy.deepcopy(runs[0].agent.nets_state())
+    workers = join(tmp_path / "memory", mode, [run.agent for run in runs])
+    for until in range(50, 201, 50):
+        for run in runs:
+            run.train(until)
+    for worker in workers:
+        worker.pull()
+        assert worker.sound()
+    assert all(run.events for run in runs)
+    one, two = (run.agent.nets_state() for run in runs)
+    assert same(two, one)
+    assert not same(one, begun)
+    assert runs[0].actions != runs[1].actions
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_temperature_that_is_taken_back_is_so_for_all(tmp_path, mode):
+    agents = [make_agent(seed, "SAC") for seed in (1, 2)]
+    join(tmp_path / "memory", mode, agents)
+    one, two = (agent.algorithm.nets.temperature for agent in agents)
+    with torch.no_grad():
+        one.log_alpha.fill_(9.0)
+    one.clamp()
+    assert two.log_alpha == one.high
 
 
 def test_frames_and_steps_are_counted_over_all(tmp_path):
