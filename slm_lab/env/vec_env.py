@@ -44,19 +44,24 @@ class Episode(NamedTuple):
 
 
 class EpisodeStats:
-    """Returns and lengths of episodes as the environment itself scores them, whatever the algorithm gets to see."""
+    """Returns and lengths of episodes as the environment itself scores them, whatever the algorithm gets to see.
+
+    Attributes:
+        window: of how many finished episodes `total_reward` is the mean, at most 100; workers share out the hundred.
+    """
 
     def __init__(self, num_envs: int) -> None:
         self.running_return = np.zeros(num_envs)  # float64: the sum is exact to the last bit of a plain loop
         self.running_length = np.zeros(num_envs, np.int64)
-        self.episodes = 0
+        self.episodes, self.window = 0, WINDOW
         self._window: deque[float] = deque(maxlen=WINDOW)
         self._pending: deque[Episode] = deque(maxlen=MAX_PENDING)
 
     @property
     def total_reward(self) -> float:
-        """Mean return of the last 100 finished episodes over all environments; nan before the first."""
-        return sum(self._window) / len(self._window) if self._window else float("nan")
+        """Mean return of the last finished episodes over all environments; nan before the first."""
+        returns = list(self._window)[-self.window :]
+        return sum(returns) / len(returns) if returns else float("nan")
 
     def add(self, reward: np.ndarray) -> None:
         """Count one step of every environment; `reward`: [N]."""

@@ -47,8 +47,8 @@ class Session:
     """Trains one agent on one seed, or goes on where a checkpoint of it stopped.
 
     With `meta.distributed` it is one of the workers that train one agent (see `slm_lab.agent.shared`). Frames and
-    optimiser steps are then those of all workers together, and a row bears the multiple of its frequency that was
-    passed, so that the curves of the workers have the same frames.
+    optimiser steps are then those of all workers together, a row bears the multiple of its frequency that was passed,
+    so that the curves of the workers have the same frames, and the 100 episodes of `total_reward` are shared out.
 
     Args:
         spec: the spec, with its seed.
@@ -127,6 +127,8 @@ class Session:
             device = pick_device(False if spec.meta.distributed else gpu, options.cuda_offset + self.index)
         except RuntimeError as error:
             raise SpecError(str(error)) from None
+        if spec.meta.distributed:  # so that the mean over the workers is that of the last episodes of all
+            self.env.stats.window = max(1, self.env.stats.window // spec.meta.max_session)
         self.agent = Agent(spec, self.env, self.seed, device, compile_loss=options.torch_compile == "true")
         self.shared: Shared | None = None
         self.clock = Clock()

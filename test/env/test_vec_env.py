@@ -245,6 +245,9 @@ def test_total_reward_is_the_mean_of_the_last_hundred():
         stats.add(np.array([reward]))
         stats.finish([0])
     assert stats.total_reward == np.mean(np.arange(50, 150))
+    stats.window = 25
+    assert stats.total_reward == np.mean(np.arange(125, 150))
+    stats.window = 100
     other = EpisodeStats(1)
     other.load_state_dict(round_trip(stats.state_dict()))
     assert (other.total_reward, other.episodes) == (stats.total_reward, 150)

@@ -238,3 +238,4 @@ def test_a_worker_that_waits_hears_that_it_is_to_stop(tmp_path, index):
     session.report = report
     assert session.run() is (index == 0)
     assert asked[-1] == (0 if index else 100)
+    assert session.env.stats.window == 100 // WORKERS  # the last 100 episodes are those of all

@@ -38,6 +38,13 @@ PROMISED = {
     "benchmark/a2c/a2c_gae_pong.json": ["a2c_gae_pong"],
     "benchmark/a2c/a2c_gae_mujoco.json": ["a2c_gae_mujoco", "a2c_gae_humanoid"],
     "benchmark/a2c/a2c_nstep_mujoco.json": ["a2c_nstep_mujoco"],
+    "benchmark/a3c/a3c_cartpole.json": ["a3c_cartpole"],
+    "benchmark/a3c/a3c_lunar.json": ["a3c_lunar"],
+    "benchmark/a3c/a3c_mujoco.json": ["a3c_mujoco"],
+    "benchmark/a3c/a3c_atari.json": ["a3c_atari"],
+    "benchmark/dppo/dppo_cartpole.json": ["dppo_cartpole"],
+    "benchmark/dppo/dppo_mujoco.json": ["dppo_mujoco"],
+    "benchmark/dppo/dppo_atari.json": ["dppo_atari"],
     "benchmark/ppo/ppo_cartpole.json": ["ppo_shared_cartpole", "ppo_cartpole"],
     "benchmark/ppo/ppo_lunar.json": ["ppo_lunar"],
     "benchmark/ppo/ppo_acrobot.json": ["ppo_acrobot"],
@@ -75,6 +82,8 @@ GENERIC = [
     ("benchmark/reinforce/reinforce_mujoco.json", "reinforce_mujoco"),
     ("benchmark/sil/sil_mujoco.json", "sil_mujoco"),
     ("benchmark/sil/ppo_sil_mujoco.json", "ppo_sil_mujoco"),
+    ("benchmark/a3c/a3c_mujoco.json", "a3c_mujoco"),
+    ("benchmark/dppo/dppo_mujoco.json", "dppo_mujoco"),
 ]
 """Specs for any environment of MuJoCo."""
 
@@ -87,6 +96,8 @@ GENERIC_ATARI = [
     ("benchmark/reinforce/reinforce_atari.json", "reinforce_atari"),
     ("benchmark/sil/sil_atari.json", "sil_atari"),
     ("benchmark/sil/ppo_sil_atari.json", "ppo_sil_atari"),
+    ("benchmark/a3c/a3c_atari.json", "a3c_atari"),
+    ("benchmark/dppo/dppo_atari.json", "dppo_atari"),
 ]
 """Specs for any game of Atari."""
 
@@ -143,7 +154,8 @@ def test_a_run_has_a_curve(file: str, name: str) -> None:
 def test_benchmarks_run_as_the_published_ones_did(file: str, name: str) -> None:
     spec = load_spec(file, name)
     assert spec.meta.max_session == 4
-    settings = (spec.env.max_frame, spec.env.num_envs, spec.meta.log_frequency)
+    workers = spec.meta.max_session if spec.meta.distributed else 1
+    settings = (spec.env.max_frame, spec.env.num_envs * workers, spec.meta.log_frequency)
     if spec.env.name in COMPARABLE:
         assert settings in COMPARABLE[spec.env.name]
     else:
