@@ -36,7 +36,7 @@ class PrioritizedReplay(Replay):
     def __init__(self, *, alpha: float, epsilon: float, beta: Schedule, **replay: Any) -> None:
         super().__init__(**replay)
         self.alpha, self.epsilon, self.beta = alpha, epsilon, beta
-        self.tree = SumTree(self._column["priority"])
+        self.tree = SumTree(self._column["priority"], self.capacity)
         self._largest = 1.0  # of p^alpha
         self._marked: list[np.ndarray] = []  # rows whose transition came or went since they were put into the tree
 

@@ -2,58 +2,67 @@
 
 import numpy as np
 
+BRANCHES = 16  # numpy sums sixteen numbers about as fast as two, and the tree has a quarter of the levels
+
 
 class SumTree:
-    """A complete binary tree whose leaves are numbers ≥ 0 and whose every other node is the sum of its two children.
+    """A tree whose leaves are numbers ≥ 0, and each node above them the sum of its sixteen children.
 
-    Node 1 is the root, node i has the children 2i and 2i + 1; the leaves are the second half of the nodes. A node is
-    always computed from its children anew and never by a difference, so the same leaves make the same tree, to the bit.
+    A level is an array of whole families; family i of one is summed up by node i of the level above, and the first is a
+    single family. A sum is always taken anew and never changed by a difference, so that the same leaves make the same
+    tree, to the bit.
 
     Args:
-        nodes: [2^k], k ≥ 1, all 0; the tree lives in it.
+        nodes: `nodes_for(leaves)` zeros; the tree lives in them.
+        leaves: how many there are, from 1 on.
     """
 
-    def __init__(self, nodes: np.ndarray) -> None:
+    def __init__(self, nodes: np.ndarray, leaves: int) -> None:
+        sizes = _level_sizes(leaves)
         self.nodes = nodes
-        self.first = len(nodes) // 2
-        self.leaves = nodes[self.first :]
+        self.levels = np.split(nodes, np.cumsum(sizes)[:-1])
+        self._families = [level.reshape(-1, BRANCHES) for level in self.levels]
+        self.leaves = self.levels[-1][:leaves]
 
     @staticmethod
     def nodes_for(leaves: int) -> int:
-        """Return how many nodes a tree of at least so many leaves has."""
-        return 2 << (leaves - 1).bit_length()
+        """Return how many nodes there are in a tree of so many leaves."""
+        return sum(_level_sizes(leaves))
 
     @property
     def total(self) -> float:
         """The sum of all leaves."""
-        return float(self.nodes[1])
+        return float(self.levels[0].sum())
 
     def set(self, index: np.ndarray, value: np.ndarray | float) -> None:
         """Write `value` into the leaves `index` ([B]; of one that stands there twice, the last counts)."""
-        node = index + self.first
-        self.nodes[node] = value
-        for _ in range(self.first.bit_length() - 1):
-            node = node >> 1
-            self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
+        self.leaves[index] = value
+        for level in range(len(self.levels) - 1, 0, -1):
+            index = index // BRANCHES
+            self.levels[level - 1][index] = self._families[level][index].sum(1)
 
     def rebuild(self) -> None:
-        """Compute all sums from leaves that were written directly."""
-        start = self.first
-        while start > 1:
-            level = self.nodes[start : 2 * start]
-            start //= 2
-            self.nodes[start : 2 * start] = level[::2] + level[1::2]
+        """Sum up leaves that were written directly."""
+        for level in range(len(self.levels) - 1, 0, -1):
+            self.levels[level - 1][: len(self._families[level])] = self._families[level].sum(1)
 
     def find(self, mass: np.ndarray) -> np.ndarray:
         """Return for each `mass` ([B], in [0, total)) the leaf at which the running sum of the leaves passes it.
 
         Never a leaf of 0, however the sums were rounded.
         """
-        node = np.ones(len(mass), np.int64)
-        for _ in range(self.first.bit_length() - 1):
-            node = 2 * node
-            left = self.nodes[node]
-            right = (mass >= left) & (self.nodes[node + 1] > 0)
-            mass = mass - left * right
-            node += right
-        return node - self.first
+        every, node = np.arange(len(mass)), np.zeros(len(mass), np.int64)
+        for families in self._families:
+            sums = families[node].cumsum(1)
+            # the first child whose running sum is more; beyond the end, the last that adds anything
+            child = np.minimum((mass[:, None] >= sums).sum(1), (sums == sums[:, -1:]).argmax(1))
+            mass = mass - sums[every, child - 1] * (child > 0)
+            node = node * BRANCHES + child
+        return node
+
+
+def _level_sizes(leaves: int) -> list[int]:
+    """Return the sizes of the levels, from the single family at the top to the leaves."""
+    families = -(-leaves // BRANCHES)
+    size = families * BRANCHES
+    return [size] if families == 1 else [*_level_sizes(families), size]

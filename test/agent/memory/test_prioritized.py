@@ -87,8 +87,7 @@ def test_every_sampled_transition_happened(stream, steps, extra_rows, num_steps,
         assert np.array_equal(memory.valid, uniform.valid)
         if memory.size:
             memory.sample(1)
-            assert np.array_equal(memory.tree.leaves[: memory.capacity] > 0, memory.valid)
-            assert not memory.tree.leaves[memory.capacity :].any()
+            assert np.array_equal(memory.tree.leaves > 0, memory.valid)
 
 
 def test_transitions_come_in_proportion_to_their_priorities():
@@ -196,7 +195,7 @@ def test_priorities_of_a_million_transitions_take_little_memory():
     prioritised = memory_nbytes(
         schema.PrioritizedReplay(**sizes, beta_spec=constant), **pong, num_envs=16, frame_stack=4
     )
-    assert 0 < prioritised - plain < 20e6
+    assert 8e6 < prioritised - plain < 9e6
 
 
 def test_spec_is_obeyed():
