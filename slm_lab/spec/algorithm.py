@@ -294,6 +294,7 @@ class ActionValue(Algorithm):
     """Keys of the algorithms that act by a net of action values."""
 
     action_values: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = True
 
     action_policy: Literal["greedy", "epsilon_greedy", "boltzmann"]
     """How actions are chosen: the best one (where the net is noisy), the best one but for a share ε, or in proportion

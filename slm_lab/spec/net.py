@@ -306,9 +306,14 @@ class RecurrentNet(NetSpec):
 
     def check(self, agent: "AgentSpec") -> None:
         """Raise if the algorithm cannot work with sequences, or its batches cannot be cut into them."""
+        super().check(agent)
         algorithm, memory = agent.algorithm, agent.memory
         if not algorithm.recurrent:
             raise problem("agent.net.type", f"RecurrentNet does not suit {algorithm.name}; use MLPNet or ConvNet")
+        if memory.name == "PrioritizedReplay":
+            raise problem("agent.memory.name", "PrioritizedReplay draws single steps, not sequences; use Replay")
+        if getattr(memory, "use_cer", False):
+            raise problem("agent.memory.use_cer", "is for single steps, and a RecurrentNet learns from sequences")
         horizon = "time_horizon" if hasattr(algorithm, "time_horizon") else "training_frequency"
         sizes = {
             f"agent.algorithm.{horizon}": getattr(algorithm, horizon) if memory.name == "OnPolicyBatchReplay" else 0,

@@ -77,8 +77,8 @@ class Setting:
 
     def hidden_state(self, spec: AgentSpec, net: ActorCritic | Net) -> HiddenState:
         """Build what carries the hidden state of `net`; of one that is not recurrent, it carries nothing."""
-        cut = net.state_size and spec.memory.name == "OnPolicyBatchReplay"  # the others hand out whole episodes
-        seq_len = spec.net.seq_len if cut else None
+        episodes = spec.memory.name in ("OnPolicyReplay", "OnPolicyCrossEntropy")
+        seq_len = None if episodes or not net.state_size else spec.net.seq_len
         return HiddenState(net.state_size, self.num_envs, seq_len, self.device)
 
     def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:
@@ -207,40 +207,44 @@ def values_and_log_probs(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor,
     Returns:
         value V(s_t), next value V(s_{t+1}) of the true successors, and log-probability of the actions, each [T, N].
     """
-    parts, log_probs = [], []
-    for obs, action in _parts(batch.obs, batch.action):
+    found, log_probs = [], []
+    for obs, action in parts(batch.obs, batch.action):
         policy, value = net.policy_value(obs)
-        parts.append(value)
+        found.append(value)
         log_probs.append(policy.log_prob(action))
-    value = _as_rollout(torch.cat(parts), batch)
-    return value, _next_value(net, batch, value), _as_rollout(torch.cat(log_probs), batch)
+    value = as_rollout(torch.cat(found), batch)
+    return value, _next_value(net, batch, value), as_rollout(torch.cat(log_probs), batch)
 
 
 @torch.no_grad()
 def values(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
     """Return the value V(s_t) and the next value V(s_{t+1}) of the true successors of a rollout, each [T, N]."""
-    value = _as_rollout(torch.cat([net.value(obs) for (obs,) in _parts(batch.obs)]), batch)
+    value = as_rollout(torch.cat([net.value(obs) for (obs,) in parts(batch.obs)]), batch)
     return value, _next_value(net, batch, value)
 
 
-def _parts(obs: Tensor | History, *tensors: Tensor) -> Iterator[Sequence[Any]]:
+def parts(obs: Tensor | History, *tensors: Tensor) -> Iterator[Sequence[Any]]:
     """Flatten, and cut into parts of CHUNK rows; a `History`, which is of numbers and no images, stays whole."""
     data = flatten(obs, *tensors)
     return iter([data]) if isinstance(obs, History) else zip(*(x.split(CHUNK) for x in data), strict=True)
 
 
-def _as_rollout(x: Tensor, batch: RolloutBatch) -> Tensor:
+def as_rollout(x: Tensor, batch: RolloutBatch) -> Tensor:
     """Undo `flatten` for one number a row: [T*N] -> [T, N]."""
     if isinstance(batch.obs, History):
         return from_chunks(x.unflatten(0, batch.obs.first.shape), batch.done.shape[1])
     return x.view_as(batch.reward)
 
 
-def _next_value(net: ActorCritic, batch: RolloutBatch, value: Tensor) -> Tensor:
+def what_follows(batch: RolloutBatch) -> Any:
+    """Return the last_obs and the final_obs of a rollout together: [N + K, *obs], or a `History` of as many rows."""
     last, final = batch.last_obs, batch.final_obs
     if isinstance(last, History) and isinstance(final, History):
-        after = net.value(last.beside(final))
-    else:
-        after = net.value(torch.cat([last, final]))
+        return last.beside(final)
+    return torch.cat([last, final])
+
+
+def _next_value(net: ActorCritic, batch: RolloutBatch, value: Tensor) -> Tensor:
+    after = net.value(what_follows(batch))
     num_envs = value.shape[1]
     return successor_value(value, after[:num_envs], batch.ended, after[num_envs:])

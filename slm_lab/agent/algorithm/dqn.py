@@ -10,6 +10,7 @@ from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete
 from slm_lab.agent.algorithm.exploration import choose, greedy
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.net import make_net
+from slm_lab.agent.net.history import History
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.agent.net.noisy import Noise
 from slm_lab.lib.clock import crossed, previous_crossing
@@ -39,6 +40,9 @@ class DQN:
     - net.noisy_sigma (arXiv:1706.10295) with action_policy greedy. Each environment acts with noise of its own; a
       gradient step draws it once for the online and once for the target net.
 
+    With a RecurrentNet it is a Deep Recurrent Q-Network (Hausknecht & Stone 2015, arXiv:1507.06527): batches are
+    windows of `seq_len` steps that begin anywhere, without a state.
+
     Example:
         "algorithm": {"name": "DQN", "action_policy": "epsilon_greedy", "gamma": 0.99, "training_frequency": 4,
                       "explore_var_spec": {"name": "linear_decay", "start_val": 1, "end_val": 0.05, "end_step": 10000},
@@ -56,6 +60,7 @@ class DQN:
         obs_shape, atoms = setting.obs_space.shape or (), self.value.atoms
         build = partial(make_net, spec.net, obs_shape, [actions * atoms], atoms=atoms)
         self.net = self.target_net = build().to(setting.device)
+        self.hidden = setting.hidden_state(spec, self.net)
         self.modules = {"net": self.net}
         if algorithm.name != "VanillaDQN":
             self.target_net = build().to(setting.device).requires_grad_(False)
@@ -69,7 +74,7 @@ class DQN:
         self.learners = {"net": self.learner}
         self.generators = {name: setting.generator(name) for name in ("action", "noise")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
         """Choose by the action policy, with noise in the net; greedily and without noise where not to `explore`."""
         if not explore:
             self.noise.clear()
@@ -87,7 +92,7 @@ class DQN:
         """Run one training event."""
         metrics = []
         for _ in range(self.spec.training_iter):
-            batch = self.memory.sample(frame=frame)
+            batch = self.hidden.sample(self.memory, frame)
             for _ in range(self.spec.training_batch_iter):
                 self.every_noise.draw(self.generators["noise"])
                 metrics.append(self.learner.step(*batch[:-1]))
@@ -109,11 +114,11 @@ class DQN:
 
 def dqn_loss(
     nets: nn.ModuleDict,
-    obs: Tensor,
+    obs: Tensor | History,
     action: Tensor,
     reward: Tensor,
     discount: Tensor,
-    next_obs: Tensor,
+    next_obs: Tensor | History,
     weight: Tensor,
     *,
     value: ActionValue,
@@ -130,7 +135,7 @@ def dqn_loss(
     return (weight * loss).mean(), {"q": q, "error": error}
 
 
-def outputs(net: nn.Module, obs: Tensor, value: ActionValue) -> Tensor:
+def outputs(net: nn.Module, obs: Tensor | History, value: ActionValue) -> Tensor:
     """Return what the net says of every action, `[B, A, atoms]`."""
     return net(obs)[0].unflatten(1, (-1, value.atoms))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.memory import RolloutBatch
+from slm_lab.agent.memory import Replay, ReplayBatch, RolloutBatch
 from slm_lab.agent.net.history import History
 from slm_lab.env import Step
 
@@ -22,7 +22,7 @@ class HiddenState:
     Args:
         size: H, numbers in one environment's state; 0 for nets that are not recurrent, which have nothing to carry.
         num_envs: N.
-        seq_len: steps of a training sequence; None where sequences are whole episodes.
+        seq_len: rows of a training sequence; None where sequences are whole episodes.
         device: where the state lives.
     """
 
@@ -84,6 +84,24 @@ class HiddenState:
             "final_obs": History(batch.final_obs.unsqueeze(0), going_on.unsqueeze(0), before_last),
         }
         return batch._replace(**histories)
+
+    def sample(self, memory: Replay, frame: int) -> ReplayBatch:
+        """Draw a batch from a replay, with a `History` in the place of obs and next_obs.
+
+        It has the transitions of `batch_size / seq_len` windows of `seq_len` rows, which begin where transitions were
+        drawn, with no state (the random updates of Hausknecht & Stone 2015, arXiv:1507.06527). Rows at which none
+        stands are left out, so there may be fewer. The next_obs follow on the very same observations. Where nets are
+        not recurrent, it is the memory's own batch.
+        """
+        if not self.size or self.seq_len is None:
+            return memory.sample(frame=frame)
+        index = memory.sample(memory.batch_size // self.seq_len, frame).index
+        drawn = memory.windows(index.numpy(), self.seq_len)
+        whole = History(drawn.obs, drawn.first, None, rows=drawn.next_place)
+        obs = whole._replace(obs=whole.obs[: self.seq_len], first=whole.first[: self.seq_len], rows=drawn.place)
+        histories: dict[str, Any] = {"obs": obs, "next_obs": whole}
+        plain = {name: getattr(drawn, name) for name in ("action", "reward", "discount", "index")}
+        return ReplayBatch(weight=torch.ones_like(drawn.reward), **plain, **histories)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on exactly."""

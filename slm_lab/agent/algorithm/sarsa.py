@@ -5,12 +5,22 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from slm_lab.agent.algorithm.base import CHUNK, Setting, flatten, mean_metrics, require_discrete, scheduled
+from slm_lab.agent.algorithm.base import (
+    Setting,
+    as_rollout,
+    flatten,
+    mean_metrics,
+    parts,
+    require_discrete,
+    scheduled,
+    what_follows,
+)
 from slm_lab.agent.algorithm.estimator import successor_value, td_target
 from slm_lab.agent.algorithm.exploration import choose, greedy, probabilities
 from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net import Net, make_net
+from slm_lab.agent.net.history import History
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.agent.net.noisy import Noise
 from slm_lab.spec import AgentSpec
@@ -41,6 +51,7 @@ class SARSA:
         actions = require_discrete(setting.action_space, algorithm.name)
         self.memory = setting.memory(spec, horizon=algorithm.training_frequency)
         self.net = make_net(spec.net, setting.obs_space.shape or (), [actions]).to(setting.device)
+        self.hidden = setting.hidden_state(spec, self.net)
         self.noise = Noise(self.net)
         self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(sarsa_loss, loss_fn=make_loss(spec.net.loss_spec))
@@ -48,7 +59,7 @@ class SARSA:
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
         self.generators = {name: setting.generator(name) for name in ("action", "noise")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
         """Choose by the action policy, with noise in the net; greedily and without noise where not to `explore`."""
         if not explore:
             self.noise.clear()
@@ -62,7 +73,7 @@ class SARSA:
 
     def update(self, frame: int) -> dict[str, float]:
         """Take one gradient step on the batch."""
-        batch = self.memory.sample()
+        batch = self.hidden.recall(self.net, self.memory.sample())
         self.noise.draw(self.generators["noise"])
         target = self.target(batch, frame)
         metrics = self.learner.step(*flatten(batch.obs, batch.action, target))
@@ -72,15 +83,13 @@ class SARSA:
     @torch.no_grad()
     def target(self, batch: RolloutBatch, frame: int) -> Tensor:
         """Return the targets, [T, N]."""
-        obs, action = flatten(batch.obs, batch.action)
-        q = torch.cat([self.net(part)[0] for part in obs.split(CHUNK)])
-        taken = q.gather(-1, action.unsqueeze(-1)).view_as(batch.reward)
-        after = self.net(torch.cat([batch.last_obs, batch.final_obs]))[0]
+        taken = [self.net(obs)[0].gather(-1, action.unsqueeze(-1)) for obs, action in parts(batch.obs, batch.action)]
+        taken = as_rollout(torch.cat(taken).squeeze(-1), batch)
+        after = self.net(what_follows(batch))[0]
         expected = (probabilities(self.spec.action_policy, after, self.explore_var(frame)) * after).sum(-1)
-        last, final = expected.split([len(batch.last_obs), len(batch.final_obs)])
-        return td_target(
-            batch.reward, successor_value(taken, last, batch.ended, final), batch.terminated, self.spec.gamma
-        )
+        num_envs = batch.done.shape[1]
+        next_value = successor_value(taken, expected[:num_envs], batch.ended, expected[num_envs:])
+        return td_target(batch.reward, next_value, batch.terminated, self.spec.gamma)
 
     def variables(self, frame: int) -> dict[str, float]:
         """Return explore_var: epsilon or the temperature tau; 0 for greedy."""
@@ -88,7 +97,7 @@ class SARSA:
 
 
 def sarsa_loss(
-    net: Net, obs: Tensor, action: Tensor, target: Tensor, *, loss_fn: LossFn
+    net: Net, obs: Tensor | History, action: Tensor, target: Tensor, *, loss_fn: LossFn
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss; every batch argument is [B, ...]."""
     (q,) = net(obs)

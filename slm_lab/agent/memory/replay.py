@@ -37,6 +37,27 @@ class ReplayBatch(NamedTuple):
     """[B] int64 on the CPU; where the transitions lie in the memory."""
 
 
+class Windows(NamedTuple):
+    """M transitions that stand in B windows on the streams of single environments, on the memory's device."""
+
+    obs: torch.Tensor
+    """[L + n, B, *obs] what the windows show."""
+    first: torch.Tensor
+    """[L + n, B] bool, where a row does not go on from the row before it, but begins an episode."""
+    action: torch.Tensor
+    """[M, *action] as in a `ReplayBatch`, and so are"""
+    reward: torch.Tensor
+    """[M] and"""
+    discount: torch.Tensor
+    """[M]."""
+    place: torch.Tensor
+    """[M] int64, l * B + b: where in `obs` the observation of a transition is, and"""
+    next_place: torch.Tensor
+    """[M] int64, where the one that followed its n steps is."""
+    index: torch.Tensor
+    """[M] int64 on the CPU; where the transitions lie in the memory."""
+
+
 class Replay:
     """The latest transitions of N environments, sampled uniformly with replacement.
 
@@ -186,6 +207,32 @@ class Replay:
             next_obs=next_obs,
             weight=torch.ones(len(index), device=self.device),
             index=torch.from_numpy(index),
+        )
+
+    def windows(self, index: np.ndarray, length: int) -> Windows:
+        """Return the transitions among the `length` successive rows from each of the flat rows `index` ([B] int64) on.
+
+        With the observations that follow, each window shows `length` + n rows. What lies between two episodes is among
+        them, and so are the rows beyond the newest, which belong to another time: there, something new begins.
+        """
+        count = len(index)
+        rows = (index + np.arange(length + len(self._steps))[:, None] * self.num_envs) % self.capacity
+        before = (rows - self.num_envs) % self.capacity
+        first = ~self.valid[before] | self._terminated[before]
+        shown = self._frame.take(rows[..., None] + self._window[:-1], axis=0, mode="wrap")
+        place = self.valid[rows[:length]].ravel().nonzero()[0]  # l * B + b
+        row = rows.ravel()[place]
+        last, reward, discount = self._n_steps(row)
+        steps = (last - row) // self.num_envs % (self.capacity // self.num_envs) + 1
+        return Windows(
+            obs=self._to_device(shown.reshape(*rows.shape, *self._obs_shape)),
+            first=self._to_device(first),
+            action=self._to_device(self._action.take(row, axis=0)),
+            reward=self._to_device(reward),
+            discount=self._to_device(discount),
+            place=self._to_device(place),
+            next_place=self._to_device(place + steps * count),
+            index=torch.from_numpy(row),
         )
 
     def update_priorities(self, index: torch.Tensor, error: torch.Tensor) -> None:

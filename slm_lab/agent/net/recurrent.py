@@ -29,19 +29,21 @@ class RecurrentBody(nn.Module):
         self.state_size = (1 + self.is_lstm) * cell.num_layers * cell.hidden_size
 
     def forward(self, history: History) -> Tensor:
-        """Return features `[L * B, hidden_size]`; where an episode begins, the state before it is 0."""
+        """Return features `[L * B, hidden_size]`, or `[M, …]`; where an episode begins, the state before it is 0."""
         length, count = history.first.shape
         x = self.encoder(history.obs.flatten(0, 1).float()).unflatten(0, (length, count))
         # torch's cells know no resets, so they run from one to the next
         starts = (history.first[1:].any(1).nonzero().flatten() + 1).tolist() if length > 1 else []
-        state, outputs = history.state, []
+        state = x.new_zeros(count, self.state_size) if history.state is None else history.state
+        outputs = []
         for begin, end in pairwise([0, *starts, length]):
             state = state.masked_fill(history.first[begin].unsqueeze(1), 0.0)
             output, state = self._run(x[begin:end], state)
             outputs.append(output)
         if history.out is not None:
             history.out.copy_(state)
-        return torch.cat(outputs).flatten(0, 1)
+        features = torch.cat(outputs).flatten(0, 1)
+        return features if history.rows is None else features[history.rows]
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the cell over `[L, B, features]` from `[B, H]`; return `[L, B, hidden_size]` and the state after it."""

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.base import flatten, minibatches, values, values_and_log_probs
 from slm_lab.agent.algorithm.recurrence import HiddenState, from_chunks, in_chunks
-from slm_lab.agent.memory import OnPolicyBatchReplay, OnPolicyReplay
+from slm_lab.agent.memory import OnPolicyBatchReplay, OnPolicyReplay, Replay
+from slm_lab.agent.net import make_net
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.history import History
 from slm_lab.env import Step
@@ -95,6 +96,49 @@ def test_episodes_begin_with_nothing():
         log_prob, value, next_value = (torch.stack(column)[:, None] for column in zip(*rows, strict=True))
         assert_close(values_and_log_probs(net, batch), (value, next_value, log_prob))
         life, memory = Life(net, seed=1), OnPolicyReplay(**SPACES, num_envs=N, episodes=3)
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_replayed_windows_begin_with_nothing_and_go_on_to_what_followed(cell):
+    torch.manual_seed(0)
+    spec = RecurrentNet(cell_type=cell, rnn_hidden_size=6, init_fn="orthogonal_", seq_len=4)
+    net = make_net(spec, (2,), [4])
+    memory = Replay(**SPACES, num_envs=N, max_size=60, batch_size=40, seed=0)
+    life, happened = Life(net_of()), {}
+    for _ in range(30):
+        obs, action, step, *_ = life.step()
+        memory.add(obs, action, step)
+        for n in range(N):
+            happened[obs[n].tobytes()] = step.final_obs[n]
+    batch = HiddenState(net.state_size, N, 4, CPU).sample(memory, frame=0)
+    (q,), (next_q,) = net(batch.obs), net(batch.next_obs)
+    assert len(q) == len(next_q) == len(batch.action) == len(batch.index)
+    assert 10 < len(q) <= 40  # 10 windows
+    assert batch.obs.first.any()
+    none = torch.zeros(1, 1, dtype=torch.bool)
+    at = {int(place): i for i, place in enumerate(batch.obs.rows)}
+    for window in range(10):
+        state = torch.zeros(1, net.state_size)
+        for t in range(4):
+            obs, place = batch.obs.obs[t, window], t * 10 + window
+            state = torch.where(batch.obs.first[t, window], 0.0, state)
+            (expected,) = net(History(obs[None, None], none, state, out=state))
+            if place not in at:
+                continue
+            row = at[place]
+            assert_close(q[row : row + 1], expected)
+            following = torch.from_numpy(happened[obs.numpy().tobytes()])
+            if not batch.discount[row]:  # nothing follows
+                continue
+            assert_close(next_q[row : row + 1], net(History(following[None, None], none, state))[0])
+
+
+def test_a_net_without_a_state_gets_the_batch_as_it_is():
+    memory = Replay(**SPACES, num_envs=N, max_size=60, batch_size=8, seed=0)
+    memory.add(*Life(net_of()).step()[:3])
+    batch = HiddenState(0, N, None, CPU).sample(memory, frame=0)
+    assert isinstance(batch.obs, torch.Tensor)
+    assert len(batch.obs) == 8
 
 
 def test_gradients_reach_back_within_a_chunk():

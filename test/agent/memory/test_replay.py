@@ -83,6 +83,45 @@ def test_all_that_fits_is_kept(stream, steps, extra_rows):
     assert memory.size == len(held.obs) == len(kept)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    stream=streams,
+    steps=st.integers(1, 60),
+    extra_rows=st.integers(0, 12),
+    length=st.integers(1, 6),
+    num_steps=st.integers(1, 3),
+)
+def test_windows_show_what_came_one_after_another(stream, steps, extra_rows, length, num_steps):
+    memory = replay_for(stream, rows=stream.k + 1 + extra_rows, gamma=0.5, num_steps=num_steps)
+    fill(memory, stream, steps)
+    if not memory.size:
+        return
+    drawn = memory.sample(5).index
+    windows = memory.windows(drawn.numpy(), length)
+    assert windows.obs.shape == (length + num_steps, 5, *stream.obs_space.shape)
+    shown, first = windows.obs.flatten(0, 1), windows.first.flatten()
+    # the transitions are those of the rows from each that was drawn on, each once
+    rows = (drawn + torch.arange(length)[:, None] * stream.num_envs) % memory.capacity
+    valid = torch.from_numpy(memory.valid)[rows].flatten()
+    assert torch.equal(windows.place, valid.nonzero().flatten())
+    assert torch.equal(windows.index, rows.flatten()[windows.place])
+    expected = memory.batch(windows.index.numpy())
+    assert_same(
+        (shown[windows.place], windows.action, windows.reward, windows.discount, shown[windows.next_place]),
+        expected[:5],
+    )
+    # what stands before a row without a beginning is what came before it
+    places = set(windows.place.tolist())
+    for place in windows.place.tolist():
+        if place >= 5 and not first[place]:
+            assert place - 5 in places
+            true = stream.happened[shown[place - 5].numpy().tobytes()]
+            assert not true.done
+            assert true.next_obs == shown[place].numpy().tobytes()
+        for later in range(place + 5, windows.next_place[windows.place.tolist().index(place)] + 1, 5):
+            assert not first[later] or stream.happened[shown[later - 5].numpy().tobytes()].terminated
+
+
 def test_every_valid_transition_is_equally_likely():
     stream = Stream(num_envs=3, frame_stack=2, end_rate=0.2, seed=5)
     memory = replay_for(stream, rows=40, seed=1)
