@@ -148,17 +148,22 @@ def test_version_4_on_atari(name, tmp_path):
     env.close()
 
 
-# --- version 5: YAML with shared parts, variables, normalised observations and rewards
+# --- version 5: YAML with shared parts and variables, nets as arcs, normalised observations and rewards
 
 YAML = """
-_algorithm: &algorithm
-  name: PPO
+_meta: &meta {distributed: false, log_frequency: 500, eval_frequency: 500, max_session: 4, max_trial: 1}
+_env: &env
+  {name: "${env}", num_envs: 4, max_t: null, max_frame: "${max_frame}", normalize_obs: true, normalize_reward: true}
+_common: &common
   action_pdtype: default
   action_policy: default
   gamma: 0.99
+  entropy_coef_spec: {name: linear_decay, start_val: 0.01, end_val: 0, start_step: 0, end_step: 200000}
+_ppo: &ppo
+  <<: *common
+  name: PPO
   lam: 0.95
   clip_eps_spec: {name: linear_decay, start_val: 0.2, end_val: 0.1, start_step: 0, end_step: 200000}
-  entropy_coef_spec: {name: no_decay, start_val: 0.01}
   val_loss_coef: 0.5
   clip_vloss: true
   clip_val_loss: true
@@ -168,45 +173,96 @@ _algorithm: &algorithm
   time_horizon: 16
   minibatch_size: 16
   training_epoch: 2
-_meta: &meta {distributed: false, log_frequency: 500, eval_frequency: 500, max_session: 4, max_trial: 1}
-ppo_mlp:
+_sil: &sil {sil_policy_loss_coef: 1.0, sil_val_loss_coef: 0.1, training_iter: 1, training_batch_iter: 1}
+_past: &past {sil_replay_name: Replay, batch_size: 32, max_size: 10000, use_cer: true}
+_arc: &arc
+  modules:
+    body:
+      Sequential:
+        - LazyLinear: {out_features: 64}
+        - LayerNorm: {normalized_shape: 64}
+        - Tanh:
+        - LazyLinear: {out_features: 64}
+        - Tanh:
+  graph:
+    input: x
+    modules: {body: [x]}
+    output: body
+_net: &net
+  type: TorchArcNet
+  shared: false
+  arc: *arc
+  hid_layers_activation: tanh
+  init_fn: orthogonal_
+  actor_init_std: 0.01
+  critic_init_std: 1.0
+  clip_grad_val: 0.5
+  use_same_optim: false
+  loss_spec: {name: MSELoss}
+  actor_optim_spec: {name: AdamW, lr: 3e-4}
+  critic_optim_spec: {name: AdamW, lr: 1e-3}
+  lr_scheduler_spec: {name: LinearToZero, frame: "${max_frame}"}
+  gpu: auto
+reinforce_arc:
+  agent:
+    name: Reinforce
+    algorithm: {<<: *common, name: Reinforce, center_return: true, training_frequency: 1}
+    memory: {name: OnPolicyReplay}
+    net: *net
+  env: *env
+  meta: *meta
+a2c_gae_arc:
+  agent:
+    name: A2C
+    algorithm: {<<: *common, name: ActorCritic, lam: 0.95, num_step_returns: null, policy_loss_coef: 1.0,
+                val_loss_coef: 0.5, normalize_v_targets: true, training_frequency: 32}
+    memory: {name: OnPolicyBatchReplay}
+    net: *net
+  env: *env
+  meta: *meta
+ppo_arc:
+  agent: {name: PPO, algorithm: *ppo, memory: {name: OnPolicyBatchReplay}, net: *net}
+  env: *env
+  meta: *meta
+  search: {agent.algorithm.gamma__uniform: [0.9, 0.999], agent.net.actor_optim_spec.lr__loguniform: [1e-4, 1e-2]}
+ppo_shared_arc:
+  agent:
+    {name: PPO, algorithm: *ppo, memory: {name: OnPolicyBatchReplay}, net: {<<: *net, shared: true}}
+  env: *env
+  meta: *meta
+ppo_separate_arc:
   agent:
     name: PPO
-    algorithm: *algorithm
+    algorithm: *ppo
     memory: {name: OnPolicyBatchReplay}
-    net: &net
-      type: MLPNet
-      shared: false
-      hid_layers: [64, 64]
-      hid_layers_activation: tanh
-      init_fn: orthogonal_
-      actor_init_std: 0.01
-      critic_init_std: 1.0
-      clip_grad_val: 0.5
-      optim_spec: {name: AdamW, lr: 3e-4}
-      lr_scheduler_spec: {name: LinearToZero, frame: "${max_frame}"}
-      gpu: auto
-  env: &env
-    {name: "${env}", num_envs: 4, max_t: null, max_frame: "${max_frame}", normalize_obs: true, normalize_reward: true}
+    net: {type: TorchArcNet, shared: false, actor_arc: *arc, critic_arc: *arc, optim_spec: {name: AdamW, lr: 3e-4}}
+  env: *env
   meta: *meta
-ppo_sil_mlp:
+sil_arc:
+  agent:
+    name: SIL
+    algorithm: {<<: [*common, *sil], name: SIL, lam: 0.95, val_loss_coef: 0.5, training_frequency: 32}
+    memory: {<<: *past, name: OnPolicyBatchReplay}
+    net: *net
+  env: *env
+  meta: *meta
+ppo_sil_arc:
   agent:
     name: PPOSIL
-    algorithm: {<<: *algorithm, name: PPOSIL, sil_policy_loss_coef: 1.0, sil_val_loss_coef: 0.1, training_iter: 1,
-                training_batch_iter: 1, normalize_v_targets: false}
-    memory: {name: OnPolicyBatchReplay, sil_replay_name: Replay, batch_size: 32, max_size: 10000, use_cer: true}
+    algorithm: {<<: [*ppo, *sil], name: PPOSIL}
+    memory: {<<: *past, name: OnPolicyBatchReplay}
     net: *net
   env: *env
   meta: *meta
 """
+ARCS = ["reinforce_arc", "a2c_gae_arc", "ppo_arc", "ppo_shared_arc", "ppo_separate_arc", "sil_arc", "ppo_sil_arc"]
 
 
-@pytest.mark.parametrize("name", ["ppo_mlp", "ppo_sil_mlp"])
+@pytest.mark.parametrize("name", ARCS)
 def test_version_5(name, tmp_path):
     file = tmp_path / "specs.yaml"
     file.write_text(YAML)
     spec = load_spec(file, name, ["env=CartPole-v1", "max_frame=2e5"])
     assert spec.name == f"{name}_cartpole"
-    assert spec.agent.algorithm.normalize_advantages == "percentile"
-    assert spec.agent.net.optim_spec["lr"] == 3e-4
+    assert spec.env.normalize_obs
     learn(spec)
