@@ -153,6 +153,8 @@ class A2CKeys(PolicyGradient):
     """Weight of the policy loss."""
     val_loss_coef: NotNegative = 1.0
     """Weight of the value loss."""
+    normalize_advantages: Literal["standardize"] | None = "standardize"
+    """standardize: to mean 0 and deviation 1 in every batch; null: as they are."""
     normalize_v_targets: bool = False
     """Divide value and target by the running standard deviation of the targets (at least 1) in the value loss."""
     training_frequency: Count | None = None

@@ -183,9 +183,9 @@ def test_null_says_that_a_key_of_another_kind_does_not_apply(lines):
 
 @pytest.mark.parametrize(("key", "off", "on"), [("symlog", False, True), ("normalize_advantages", "standardize", "x")])
 def test_what_is_not_there_yet_may_be_off(key, off, on):
-    assert upgraded("agent.algorithm", name="ActorCritic", **{key: off}) == {"name": "ActorCritic"}
+    assert upgraded("agent.algorithm", name="Reinforce", **{key: off}) == {"name": "Reinforce"}
     with pytest.raises(SpecError, match=f"^agent.algorithm.{key}: {on!r} is not in this version; remove the key$"):
-        upgraded("agent.algorithm", name="ActorCritic", **{key: on})
+        upgraded("agent.algorithm", name="Reinforce", **{key: on})
 
 
 @pytest.mark.parametrize("mode", ["synced", "shared"])

@@ -34,9 +34,10 @@ class ActorCritic:
     - `num_step_returns`: n-step return R = sum gamma^k r + gamma^n V, A = R - V, target R (the paper's);
     - neither: the discounted sum of what was observed, A = R - V, target R.
 
-    Advantages are standardised over the batch, which the paper does not do; it makes the step size independent of the
-    scale of the rewards. With `normalize_v_targets` the value loss is of value and target divided by the running
-    deviation of the targets (`RunningStd`), so that neither `val_loss_coef` nor a shared body depends on it.
+    Advantages are standardised over the batch, which makes the step size independent of the scale of the rewards; with
+    `normalize_advantages: null` they are not, as in the paper. With `normalize_v_targets` the value loss is of value
+    and target divided by the running deviation of the targets (`RunningStd`), so that neither `val_loss_coef` nor a
+    shared body depends on it.
 
     Example:
         "algorithm": {"name": "ActorCritic", "gamma": 0.99, "lam": 0.95, "training_frequency": 32, "val_loss_coef": 0.5,
@@ -57,6 +58,7 @@ class ActorCritic:
             value_loss_fn=make_loss(spec.net.loss_spec),
             policy_loss_coef=algorithm.policy_loss_coef,
             val_loss_coef=algorithm.val_loss_coef,
+            standardize_advantage=algorithm.normalize_advantages is not None,
         )
         self.learner = setting.learner(loss, self.net, actor_critic_groups(self.net, spec.net))
         self.value_scale = RunningStd().to(setting.device) if algorithm.normalize_v_targets else None
@@ -115,11 +117,13 @@ def actor_critic_loss(
     value_loss_fn: LossFn,
     policy_loss_coef: float,
     val_loss_coef: float,
+    standardize_advantage: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss; batch arguments are [B, ...], the last two scalars."""
     policy, value = net.policy_value(obs)
     entropy = policy.entropy().mean()
-    policy_loss = policy_gradient(policy.log_prob(action), standardize(advantage))
+    advantage = standardize(advantage) if standardize_advantage else advantage
+    policy_loss = policy_gradient(policy.log_prob(action), advantage)
     critic_loss = value_loss(value / value_scale, target / value_scale, value_loss_fn)
     loss = policy_loss_coef * policy_loss + val_loss_coef * critic_loss - entropy_coef * entropy
     return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}

@@ -70,6 +70,13 @@ def test_loss_by_hand(keys, loss):
     assert_close(algorithm.update(2), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_advantages_as_they_are_by_hand():
+    algorithm = a2c({**LAM, "normalize_advantages": None})
+    fill(algorithm, RUNNING)
+    policy_loss = -(0.875 * log(0.75) - 0.5 * log(0.25)) / 2
+    assert_close(algorithm.update(2)["policy_loss"], policy_loss, rtol=1e-5, atol=1e-6)
+
+
 def test_the_step_by_hand():
     net = {"actor_optim_spec": {"name": "SGD", "lr": 1.0}, "critic_optim_spec": {"name": "SGD", "lr": 0.1}}
     algorithm = a2c(LAM, net)
