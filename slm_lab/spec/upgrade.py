@@ -37,7 +37,6 @@ _UNREAD_BY_SAC = (
     "entropy_anneal",
     "entropy_penalty_coef",
     "alpha_anneal_frames",
-    "spectral_norm",
     "symlog",
 )
 UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
@@ -68,6 +67,7 @@ RUN_TIME = re.compile(
 """Keys of `meta` that the older lab filled in when it ran."""
 NOT_YET: dict[str, Any] = {"normalize_v_targets": False, "symlog": False, "normalize_advantages": "standardize"}
 """Keys that not every algorithm has in this version, and the value that means the same as leaving them out."""
+ALGORITHM_NAMES = {"HydraDQN": "DQN", "DQNBase": "VanillaDQN"}
 OPTIMIZERS = {"GlobalAdam": "Adam", "GlobalRMSprop": "RMSprop"}
 
 
@@ -92,6 +92,21 @@ def _unwrap_lists(raw: Raw) -> None:
             raise SpecError(f"{key}: a list of {len(value)}; a spec has one")
         raw[key] = value[0]
         _say(f"{key}: [{{…}}] is read as {{…}}")
+
+
+def _relax_gpu(raw: Raw) -> None:
+    """Read `gpu: true` of version 4, which every spec of it shows by its body, as what it meant."""
+    net = _at(raw, "agent.net")
+    if "body" in raw and net.get("gpu") is True:
+        net["gpu"] = "auto"
+        _say("agent.net.gpu: true is read as auto, a GPU where there is one, as it always was")
+
+
+def _rename_algorithm(raw: Raw) -> None:
+    algorithm = _at(raw, "agent.algorithm")
+    if new := ALGORITHM_NAMES.get(str(algorithm.get("name"))):
+        _say(f"agent.algorithm.name: {algorithm['name']} is read as {new}")
+        algorithm["name"] = new
 
 
 def _nest_sil_replay(raw: Raw) -> None:
@@ -176,6 +191,38 @@ def _fix_algorithm(raw: Raw) -> None:
     if algorithm.get("name") in ("ActorCritic", "SIL") and steps is not None and frequency not in (None, steps):
         algorithm["training_frequency"] = steps
         _warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
+
+
+def _move_target(raw: Raw) -> None:
+    net = _at(raw, "agent.net")
+    if _at(raw, "agent.algorithm").get("name") not in ("DQN", "DoubleDQN") or net.get("update_type") != "polyak":
+        return
+    if net.get("polyak_coef") == 0:
+        net["update_type"] = "replace"
+        del net["polyak_coef"]
+        _warn("agent.net.polyak_coef: 0 would never move the target net; read as update_type replace")
+
+
+def _draw_sequences(raw: Raw) -> None:
+    """Drop what a replay cannot do where it is to hand out sequences."""
+    memory = _at(raw, "agent.memory")
+    if _at(raw, "agent.net").get("type") == "RecurrentNet" and memory.get("use_cer"):
+        memory["use_cer"] = False
+        _warn("agent.memory.use_cer: true is read as false, as a RecurrentNet learns from sequences")
+
+
+def _move_spectral_norm(raw: Raw) -> None:
+    algorithm, agent = _at(raw, "agent.algorithm"), _at(raw, "agent")
+    if algorithm.get("name") not in ("SoftActorCritic", "CrossQ") or "spectral_norm" not in algorithm:
+        return
+    wanted = algorithm.pop("spectral_norm")
+    own = bool(agent.get("critic_net"))
+    net, key = _at(agent, "critic_net" if own else "net"), "spectral_norm" if own else "critic_spectral_norm"
+    if "spectral_norm" not in getattr(NETS.get(str(net.get("type"))), "model_fields", {}):
+        _warn(f"agent.algorithm.spectral_norm: a {net.get('type')} has none; ignored")
+    elif wanted:
+        net[key] = True
+        _say("agent.algorithm.spectral_norm is read as that of the critics' net")
 
 
 def _anneal_beta(raw: Raw) -> None:
@@ -266,13 +313,18 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 _STEPS: tuple[Callable[[Raw], None], ...] = (
     _unwrap_lists,
+    _relax_gpu,
+    _rename_algorithm,
     _nest_sil_replay,
+    _move_spectral_norm,
     _drop_unread,
     _drop_empty,
     _drop_not_yet,
     _train_alone,
     _empty_random,
     _fix_algorithm,
+    _move_target,
+    _draw_sequences,
     _anneal_beta,
     _share_specs,
     _rename_optimizers,

@@ -83,25 +83,88 @@ VERSION_4 = {
     "ppo_sil": ({"name": "PPOSIL", **PPO, **SIL}, STEPS | PAST, {}),
 }
 
+EPSILON = {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "start_step": 0, "end_step": 1000}
+GREEDY = {"action_pdtype": "Argmax", "action_policy": "epsilon_greedy", "explore_var_spec": EPSILON}
+SOFT = {"action_pdtype": "Categorical", "action_policy": "boltzmann", "explore_var_spec": EPSILON | {"start_val": 3.0}}
+ITERATIONS = {"training_batch_iter": 3, "training_iter": 2, "training_frequency": 8, "training_start_step": 32}
+REPLAY = {"name": "Replay", "batch_size": 32, "max_size": 10000, "use_cer": True}
+PRIORITIZED = REPLAY | {"name": "PrioritizedReplay", "alpha": 0.6, "epsilon": 0.0001}
+TARGET = {"update_type": "polyak", "update_frequency": 1, "polyak_coef": 0.005}
+GLOBAL = {"optim_spec": {"name": "GlobalAdam", "lr": 1e-4}}
+SAC = {"name": "SoftActorCritic", "training_frequency": 1, "training_start_step": 32, "training_iter": 2}
+ONE_NET = {
+    "type": "MLPNet",
+    "hid_layers": [32],
+    "hid_layers_activation": "selu",
+    "clip_grad_val": None,
+    "loss_spec": {"name": "SmoothL1Loss"},
+    "optim_spec": {"name": "Adam", "lr": 0.02},
+    "lr_scheduler_spec": {"name": "StepLR", "step_size": 500, "gamma": 0.9},
+    "gpu": True,
+}
+RECURRENT = ONE_NET | {
+    "type": "RecurrentNet",
+    "cell_type": "GRU",
+    "fc_hid_layers": [],
+    "rnn_hidden_size": 32,
+    "rnn_num_layers": 1,
+    "bidirectional": False,
+    "seq_len": 4,
+}
+del RECURRENT["hid_layers"]
+HYDRA = {"type": "HydraMLPNet", "hid_layers": [[[32], [32]], [64], []]}
+
+VALUES_4 = {
+    "sarsa": (SOFT | {"name": "SARSA", "training_frequency": 32}, STEPS, ONE_NET),
+    "sarsa_of_episodes": (GREEDY | {"name": "SARSA", "training_frequency": 1}, EPISODES, ONE_NET),
+    "vanilla_dqn": (SOFT | ITERATIONS | {"name": "VanillaDQN"}, REPLAY, ONE_NET),
+    "dqn": (GREEDY | ITERATIONS | {"name": "DQN"}, REPLAY, ONE_NET | TARGET | {"update_type": "replace"}),
+    "dqn_with_still_target": (
+        SOFT | ITERATIONS | {"name": "DQN"},
+        REPLAY,
+        ONE_NET | TARGET | {"polyak_coef": 0},
+    ),
+    "ddqn_per": (GREEDY | ITERATIONS | {"name": "DoubleDQN"}, PRIORITIZED, ONE_NET | TARGET),
+    "dueling_dqn": (GREEDY | ITERATIONS | {"name": "DQN"}, REPLAY, ONE_NET | TARGET | {"type": "DuelingMLPNet"}),
+    "drqn": (SOFT | ITERATIONS | {"name": "DQN"}, REPLAY, RECURRENT | TARGET),
+    "recurrent_sarsa": (GREEDY | {"name": "SARSA", "training_frequency": 32}, STEPS, RECURRENT),
+    "hydra_dqn": (SOFT | ITERATIONS | {"name": "HydraDQN"}, REPLAY, ONE_NET | HYDRA),
+    "sac_gumbel": (SAC | {"action_pdtype": "GumbelSoftmax"}, REPLAY, ONE_NET | TARGET),
+    "sac_of_the_preview": (
+        SAC | {"action_pdtype": "Categorical", "target_entropy_epsilon": 0.2, "training_batch_iter": 1},
+        REPLAY,
+        ONE_NET | TARGET,
+    ),
+    "sac_pendulum": (SAC, REPLAY, ONE_NET | TARGET),
+    "sac_per_pendulum": (SAC, PRIORITIZED, ONE_NET | TARGET),
+    "async_sac_pendulum": (SAC, REPLAY, ONE_NET | TARGET | GLOBAL),
+    "a3c": (A2C | {"lam": 0.95, "training_frequency": 32}, STEPS, MLP),
+    "dppo": ({"name": "PPO", **PPO}, STEPS, MLP),
+}
+WORKERS_4 = {"async_sac_pendulum": "shared", "a3c": "synced", "dppo": "shared", "dqn": "synced"}
+
 
 def version_4(name):
-    algorithm, memory, net = VERSION_4[name]
-    agent = {"name": name, "algorithm": COMMON | algorithm, "memory": memory, "net": MLP | net}
+    algorithm, memory, net = VALUES_4.get(name) or VERSION_4[name]
+    agent = {"name": name, "algorithm": COMMON | algorithm, "memory": memory}
+    agent["net"] = net if name in VALUES_4 else MLP | net
     env = {
-        "name": "CartPole-v0",
+        "name": "Pendulum-v0" if name.endswith("pendulum") else "CartPole-v0",
         "frame_op": None,
         "reward_scale": None,
         "num_envs": 2,
         "max_t": None,
         "max_frame": 1e4,
     }
-    meta = {"distributed": False, "log_frequency": 500, "eval_frequency": 500, "rigorous_eval": 0, "max_session": 4}
+    meta = {"distributed": WORKERS_4.get(name, False), "log_frequency": 500, "max_session": 4}
+    meta |= {"eval_frequency": 500, "rigorous_eval": 0}
     search = {"agent": [{"algorithm": {"gamma__choice": [0.9, 0.99]}, "net": {"hid_layers__choice": [[32], [64]]}}]}
     return {
         "agent": [agent],
         "env": [env],
         "body": {"product": "outer", "num": 1},
-        "meta": meta | {"max_trial": 4, "search": "RandomSearch", "train_mode": True, "num_cpus": 4},
+        "meta": meta
+        | {"rigorous_eval": 0, "max_trial": 4, "search": "RandomSearch", "train_mode": True, "num_cpus": 4},
         "search": search,
     }
 
@@ -123,20 +186,22 @@ def learn(spec):
     assert agent.opt_steps > 0
 
 
-@pytest.mark.parametrize("name", VERSION_4)
+@pytest.mark.parametrize("name", [*VERSION_4, *VALUES_4])
 def test_version_4(name, tmp_path):
     file = tmp_path / "specs.json"
     file.write_text(json.dumps({name: version_4(name)}))
     spec = load_spec(file, name)
-    assert spec.env.name == "CartPole-v1"
+    assert spec.env.name == ("Pendulum-v1" if name.endswith("pendulum") else "CartPole-v1")
+    assert spec.meta.distributed == WORKERS_4.get(name, False)
     assert list(spec.search) == ["agent.algorithm.gamma__choice", "agent.net.hid_layers__choice"]
     learn(spec)
 
 
-@pytest.mark.parametrize("name", ["a2c_gae", "ppo", "ppo_sil"])
+@pytest.mark.parametrize("name", ["a2c_gae", "ppo", "ppo_sil", "ddqn_per", "dueling_dqn", "sac_gumbel"])
 def test_version_4_on_atari(name, tmp_path):
     raw = version_4(name)
-    raw["agent"][0]["net"] = CONV
+    off_policy = {"shared": False, "batch_norm": True, **TARGET} if name in VALUES_4 else {}
+    raw["agent"][0]["net"] = CONV | off_policy | ({"type": "DuelingConvNet"} if name == "dueling_dqn" else {})
     env = {"name": "PongNoFrameskip-v4", "frame_op": "concat", "frame_op_len": 4, "reward_scale": "sign"}
     raw["env"] = [env | {"num_envs": 2, "max_t": None, "max_frame": 1e7}]
     file = tmp_path / "specs.json"
@@ -254,15 +319,137 @@ ppo_sil_arc:
     net: *net
   env: *env
   meta: *meta
+_explore: &explore {name: linear_decay, start_val: 1.0, end_val: 0.05, start_step: 0, end_step: 15000}
+_values: &values
+  action_pdtype: Categorical
+  action_policy: boltzmann
+  explore_var_spec: *explore
+  gamma: 0.99
+  training_batch_iter: 2
+  training_iter: 2
+  training_frequency: 1
+  training_start_step: 32
+_q_net: &q_net
+  type: TorchArcNet
+  arc: *arc
+  hid_layers_activation: selu
+  clip_grad_val: 0.5
+  loss_spec: {name: SmoothL1Loss}
+  optim_spec: {name: AdamW, lr: 3e-4}
+  update_type: replace
+  update_frequency: 75
+  gpu: auto
+_replay: &replay {name: Replay, batch_size: 32, max_size: 50000, use_cer: true}
+_per: &per {<<: *replay, name: PrioritizedReplay, alpha: 0.6, epsilon: 0.0001}
+_raw_env: &raw_env {name: "${env}", num_envs: 4, max_t: null, max_frame: "${max_frame}"}
+sarsa_arc:
+  agent:
+    name: SARSA
+    algorithm:
+      {name: SARSA, action_pdtype: Argmax, action_policy: epsilon_greedy, explore_var_spec: *explore, gamma: 0.99,
+       training_frequency: 32}
+    memory: {name: OnPolicyBatchReplay}
+    net: {type: TorchArcNet, arc: *arc, clip_grad_val: 0.344, optim_spec: {name: RMSprop, lr: 0.0087}}
+  env: *raw_env
+  meta: *meta
+vanilla_dqn_arc:
+  agent:
+    name: VanillaDQN
+    algorithm: {<<: *values, name: VanillaDQN}
+    memory: *replay
+    net: {type: TorchArcNet, arc: *arc, loss_spec: {name: MSELoss}, optim_spec: {name: AdamW, lr: 0.01}, gpu: auto}
+  env: *raw_env
+  meta: *meta
+dqn_arc:
+  agent: {name: DQN, algorithm: {<<: *values, name: DQN}, memory: *replay, net: *q_net}
+  env: *raw_env
+  meta: {<<: *meta, max_trial: 16, search_scheduler: {grace_period: 20000, reduction_factor: 3}}
+  search: {agent.net.update_frequency__qrandint: [50, 150, 25]}
+ddqn_per_arc:
+  agent: {name: DoubleDQN, algorithm: {<<: *values, name: DoubleDQN}, memory: *per, net: *q_net}
+  env: *raw_env
+  meta: *meta
+_sac: &sac
+  name: SoftActorCritic
+  action_pdtype: default
+  action_policy: default
+  gamma: 0.99
+  training_frequency: 1
+  training_iter: 4
+  training_start_step: 32
+_sac_net: &sac_net
+  {<<: *q_net, init_fn: orthogonal_, clip_grad_val: null, lr_scheduler_spec: null, update_type: polyak,
+   update_frequency: 1, polyak_coef: 0.005}
+sac_arc:
+  agent:
+    name: SAC
+    algorithm: {<<: *sac, symlog: true, policy_delay: 2, alpha_lr: 1e-4, log_alpha_max: 0.5, log_alpha_min: -5.0,
+                entropy_anneal: {start_ratio: 0.9, end_ratio: 0.4, frames: 10000}, spectral_norm: true}
+    memory: {<<: *replay, use_cer: false}
+    net: *sac_net
+  env: *raw_env
+  meta: *meta
+sac_per_arc:
+  agent: {name: SAC, algorithm: {<<: *sac, target_entropy: auto}, memory: *per, net: *sac_net}
+  env: *env
+  meta: *meta
+async_sac_arc:
+  agent: {name: SAC, algorithm: *sac, memory: *replay, net: {<<: *sac_net, optim_spec: {name: GlobalAdam, lr: 1e-4}}}
+  env: *raw_env
+  meta: {<<: *meta, distributed: shared}
+_crossq: &crossq {<<: *sac, name: CrossQ, policy_delay: 3, log_alpha_max: 0.5}
+crossq_arc:
+  agent:
+    name: CrossQ
+    algorithm: *crossq
+    memory: *replay
+    net: {type: MLPNet, hid_layers: [64], hid_layers_activation: relu, layer_norm: true, out_layer_activation: null,
+          optim_spec: {name: Adam, lr: 1e-3, betas: [0.5, 0.999]}, gpu: auto}
+    critic_net:
+      type: TorchArcNet
+      arc:
+        modules:
+          body:
+            Sequential:
+              - LazyLinear: {out_features: 64}
+              - LazyBatchRenorm1d: {momentum: 0.01, eps: 0.001, warmup_steps: 10000}
+              - ReLU: {}
+              - LazyLinear: {out_features: 64}
+              - LazyBatchNorm1d: {}
+              - ReLU:
+        graph: {input: x, modules: {body: [x]}, output: body}
+      hid_layers_activation: relu
+      init_fn: orthogonal_
+      clip_grad_val: 1.0
+      optim_spec: {name: Adam, lr: 1e-3, betas: [0.5, 0.999]}
+  env: *raw_env
+  meta: *meta
+crossq_batch_norm:
+  agent:
+    name: CrossQ
+    algorithm: *crossq
+    memory: *replay
+    net: {type: MLPNet, hid_layers: [64], hid_layers_activation: relu, batch_norm: true, optim_spec: {name: Adam}}
+  env: *raw_env
+  meta: *meta
 """
+EITHER = ["sac_arc", "sac_per_arc", "async_sac_arc", "crossq_arc", "crossq_batch_norm"]
+"""Specs for discrete and for continuous actions."""
+VALUES = ["sarsa_arc", "vanilla_dqn_arc", "dqn_arc", "ddqn_per_arc"]
 ARCS = ["reinforce_arc", "a2c_gae_arc", "ppo_arc", "ppo_shared_arc", "ppo_separate_arc", "sil_arc", "ppo_sil_arc"]
 
 
-@pytest.mark.parametrize("name", ARCS)
-def test_version_5(name, tmp_path):
+CARTPOLE, PENDULUM = ("CartPole-v1", "cartpole"), ("Pendulum-v1", "pendulum")
+
+
+@pytest.mark.parametrize(
+    ("name", "env"), [(name, CARTPOLE) for name in [*ARCS, *VALUES, *EITHER]] + [(name, PENDULUM) for name in EITHER]
+)
+def test_version_5(name, env, tmp_path):
     file = tmp_path / "specs.yaml"
     file.write_text(YAML)
-    spec = load_spec(file, name, ["env=CartPole-v1", "max_frame=2e5"])
-    assert spec.name == f"{name}_cartpole"
-    assert spec.env.normalize_obs
+    spec = load_spec(file, name, [f"env={env[0]}", "max_frame=2e5"])
+    assert spec.name == f"{name}_{env[1]}"
+    assert spec.env.normalize_obs == (name in [*ARCS, "sac_per_arc"])
+    assert spec.meta.distributed == ("shared" if name.startswith("async") else False)
     learn(spec)

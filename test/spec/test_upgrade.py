@@ -246,6 +246,55 @@ def test_the_steps_of_a_deep_q_network_are_no_batch(lines):
     assert lines == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("HydraDQN", "DQN"), ("DQNBase", "VanillaDQN")])
+def test_algorithms_that_have_another_name_now(lines, old, new):
+    assert upgraded("agent.algorithm", name=old, action_pdtype="Argmax") == {"name": new}
+    assert lines[0] == f"INFO: agent.algorithm.name: {old} is read as {new}"
+
+
+@pytest.mark.parametrize(("form", "gpu"), [({"body": {"num": 1}}, "auto"), ({}, True)])
+def test_a_gpu_was_used_where_there_was_one(form, gpu):
+    raw = deepcopy(EMPTY) | form
+    raw["agent"]["net"] = {"type": "MLPNet", "gpu": True}
+    assert upgrade(raw)["agent"]["net"]["gpu"] == gpu
+
+
+def test_a_target_net_that_stood_still_moves(lines):
+    raw = deepcopy(EMPTY)
+    raw["agent"]["algorithm"]["name"] = "DQN"
+    raw["agent"]["net"] = {"update_type": "polyak", "update_frequency": 128, "polyak_coef": 0}
+    assert upgrade(raw)["agent"]["net"] == {"update_type": "replace", "update_frequency": 128}
+    assert lines[-1].endswith("0 would never move the target net; read as update_type replace")
+    raw["agent"]["net"]["polyak_coef"] = 0.01
+    assert upgrade(raw)["agent"]["net"] == raw["agent"]["net"]
+
+
+def test_sequences_are_not_mixed_with_the_newest_steps(lines):
+    raw = deepcopy(EMPTY)
+    raw["agent"] |= {"memory": {"name": "Replay", "use_cer": True}, "net": {"type": "RecurrentNet"}}
+    assert upgrade(raw)["agent"]["memory"]["use_cer"] is False
+    assert "WARNING: agent.memory.use_cer" in lines[0]
+    raw["agent"]["net"]["type"] = "MLPNet"
+    assert upgrade(raw)["agent"]["memory"]["use_cer"] is True
+
+
+@pytest.mark.parametrize(
+    ("nets", "path", "key"),
+    [
+        ({"net": {"type": "MLPNet"}}, "net", "critic_spectral_norm"),
+        ({"net": {"type": "MLPNet"}, "critic_net": {"type": "ConvNet"}}, "critic_net", "spectral_norm"),
+        ({"net": {"type": "TorchArcNet"}}, "net", None),
+    ],
+)
+def test_spectral_norm_is_a_key_of_the_net(lines, nets, path, key):
+    raw = deepcopy(EMPTY)
+    raw["agent"] |= {"algorithm": {"name": "SoftActorCritic", "spectral_norm": True}, **nets}
+    upgraded = upgrade(raw)["agent"]
+    assert upgraded["algorithm"] == {"name": "SoftActorCritic"}
+    assert upgraded[path] == nets[path] | ({key: True} if key else {})
+    assert len(lines) == 1
+
+
 def test_lookahead_is_its_inner_optimizer():
     net = upgraded(
         "agent.net", optim_spec={"name": "Lookahead", "optimizer": "RAdam", "lr": 0.01, "k": 5, "alpha": 0.5}
