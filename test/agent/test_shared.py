@@ -8,7 +8,6 @@ import torch
 from agents import ALGORITHMS, Run, make_spec
 from torch.testing import assert_close
 
-from slm_lab.agent.algorithm.dqn import update_target
 from slm_lab.agent.shared import Shared
 
 MODES = ["shared", "synced"]
@@ -168,7 +167,7 @@ def test_target_nets_and_running_statistics_are_common(tmp_path, mode):
     before = copy.deepcopy(two.target_net.state_dict())
     obs, ones = torch.randn(8, 1), torch.ones(8)
     one.learner.step(obs, torch.zeros(8, dtype=torch.int64), ones, ones, obs, ones)
-    update_target(one.target_net, one.net, 0.5)
+    one.update_target(0.5)
     assert same(two.target_net.state_dict(), one.target_net.state_dict())
     assert not same(two.target_net.state_dict(), before)
     assert same(list(two.net.buffers()), list(one.net.buffers()))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.action_value import ActionValue, make_action_value
-from slm_lab.agent.algorithm.base import Setting, mean_metrics, require_discrete, scheduled, update_target
+from slm_lab.agent.algorithm.base import Setting, TargetUpdate, mean_metrics, require_discrete, scheduled
 from slm_lab.agent.algorithm.exploration import choose, greedy
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.net import make_net
@@ -67,6 +67,7 @@ class DQN:
             self.target_net.load_state_dict(self.net.state_dict())
             self.modules["target_net"] = self.target_net
         self.nets = nn.ModuleDict({"net": self.net, "target_net": self.target_net})
+        self.update_target = TargetUpdate(self.target_net, self.net)
         self.noise, self.every_noise = Noise(self.net), Noise(self.nets)
         self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(dqn_loss, value=self.value, double=algorithm.name == "DoubleDQN")
@@ -97,13 +98,13 @@ class DQN:
                 self.every_noise.draw(self.generators["noise"])
                 metrics.append(self.learner.step(*batch[:-1]))
                 if self.net_spec.update_type == "polyak":
-                    update_target(self.target_net, self.net, self.net_spec.polyak_coef)
+                    self.update_target(self.net_spec.polyak_coef)
                 error = metrics[-1].pop("error")
             self.memory.update_priorities(batch.index, error)
         if self.net_spec.update_type == "replace":
             since = frame - previous_crossing(frame, self.setting.num_envs, self.spec.training_frequency)
             if crossed(frame, since, self.net_spec.update_frequency):
-                update_target(self.target_net, self.net, 1.0)
+                self.update_target()
         self.learner.decay(frame)
         return mean_metrics(metrics)
 

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from slm_lab.agent.algorithm.base import Setting, critic_group, critic_spec, merged_metrics, update_target
+from slm_lab.agent.algorithm.base import Setting, TargetUpdate, critic_group, critic_spec, merged_metrics
 from slm_lab.agent.algorithm.estimator import soft_value
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss, temperature_loss
 from slm_lab.agent.algorithm.random import random_actions
@@ -48,6 +48,7 @@ class SoftActorCritic:
         nets = SoftNets(spec, net_spec, setting.obs_space, setting.action_space, targets=True)
         self.nets = nets.to(setting.device)
         self.modules, self.polyak_coef = dict(nets.named_children()), net_spec.polyak_coef
+        self.update_target = TargetUpdate(nets.target_critics, nets.critics)
         critic_loss = partial(sac_critic_loss, loss_fn=make_loss(net_spec.loss_spec))
         self.critic_learner = setting.learner(critic_loss, nets, [critic_group(nets.critics, spec)])
         policy_loss = partial(soft_policy_loss, target_entropy=nets.target_entropy)
@@ -78,7 +79,7 @@ class SoftActorCritic:
             if self.critic_learner.opt_steps % self.spec.policy_delay == 0:
                 policy_metrics.append(self.policy_learner.step(batch.obs, noise))
                 self.nets.temperature.clamp()
-            update_target(self.nets.target_critics, self.nets.critics, self.polyak_coef)
+            self.update_target(self.polyak_coef)
         for learner in self.learners.values():
             learner.decay(frame)
         return merged_metrics(critic_metrics, policy_metrics)

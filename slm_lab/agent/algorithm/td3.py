@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.algorithm.base import Setting, critic_group, critic_spec, merged_metrics, update_target
+from slm_lab.agent.algorithm.base import Setting, TargetUpdate, critic_group, critic_spec, merged_metrics
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss
 from slm_lab.agent.algorithm.random import random_actions
 from slm_lab.agent.net import make_net
@@ -44,6 +44,8 @@ class TD3:
         nets = TD3Nets(actor_spec, net_spec, setting.obs_space.shape or (), bounded_width(setting.action_space))
         self.nets = nets.to(setting.device)
         self.modules, self.polyak_coef = dict(nets.named_children()), net_spec.polyak_coef
+        pairs = ((nets.target_critics, nets.critics), (nets.target_policy, nets.policy))
+        self.target_updates = [TargetUpdate(target, source) for target, source in pairs]
         critic_loss = partial(
             td3_critic_loss,
             loss_fn=make_loss(net_spec.loss_spec),
@@ -83,8 +85,8 @@ class TD3:
             critic_metrics.append(row)
             if self.critic_learner.opt_steps % self.spec.policy_delay == 0:
                 policy_metrics.append(self.policy_learner.step(batch.obs))
-                update_target(self.nets.target_critics, self.nets.critics, self.polyak_coef)
-                update_target(self.nets.target_policy, self.nets.policy, self.polyak_coef)
+                for update_target in self.target_updates:
+                    update_target(self.polyak_coef)
         for learner in self.learners.values():
             learner.decay(frame)
         return merged_metrics(critic_metrics, policy_metrics)

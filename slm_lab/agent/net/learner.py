@@ -80,11 +80,15 @@ class Learner:
         loss: the loss function.
         nets: what the loss is a function of, besides the batch.
         groups: the parameters to train; each group is clipped and stepped on its own.
-        compile_loss: hand the loss to `torch.compile`.
+        compile_loss: hand the loss and its gradient to `torch.compile`, as one graph.
     """
 
     def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], compile_loss: bool = False) -> None:
-        self.loss: Loss = torch.compile(loss) if compile_loss else loss
+        self.loss = loss
+        self._differentiate = differentiate
+        if compile_loss:
+            trace_gradients()
+            self._differentiate = torch.compile(differentiate)
         self.nets = nets
         self.groups = groups
         self.opt_steps = 0
@@ -107,16 +111,13 @@ class Learner:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
         for module in self._norms:
             module.train()
-        loss, metrics = self.loss(self.nets, *batch)
+        gradients, metrics = self._differentiate(self.loss, self.nets, self._parameters, *batch)
         for module in self._norms:
             module.eval()
-        for group in self.groups:
-            group.optimizer.zero_grad()
-        # only where a step follows: a loss may reach parameters that another learner trains
-        loss.backward(inputs=self._parameters)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         norms = [norm for group in self.groups if (norm := group.step()) is not None]
         self.opt_steps += len(self.groups)
-        metrics = {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
         return metrics | ({"grad_norm": torch.stack(norms).max()} if norms else {})
 
     def decay(self, frame: int) -> None:
@@ -137,6 +138,27 @@ class Learner:
         for group, entry in zip(self.groups, state["groups"], strict=True):
             group.load_state_dict(entry)
         self.opt_steps = int(state["opt_steps"])
+
+
+def differentiate(
+    loss_fn: Loss, nets: nn.Module, parameters: list[nn.Parameter], *batch: Any
+) -> tuple[tuple[Tensor | None, ...], dict[str, Tensor]]:
+    """Return the gradients of `loss_fn` with respect to `parameters`, and its metrics with the loss itself, detached.
+
+    Other parameters that the loss reaches get none: it is another learner that trains them.
+    """
+    loss, metrics = loss_fn(nets, *batch)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return gradients, {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
+
+
+def trace_gradients() -> None:
+    """Let `torch.compile` take a gradient into the graph, where this torch can do that; else it compiles the parts."""
+    import torch._dynamo  # only where it is used: it takes a second
+
+    config: Any = torch._dynamo.config
+    if hasattr(config, "trace_autograd_ops"):
+        config.trace_autograd_ops = True
 
 
 class LinearToZero:

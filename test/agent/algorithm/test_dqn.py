@@ -6,7 +6,7 @@ from hand import add, make, set_linear
 from torch.nn import functional
 from torch.testing import assert_close
 
-from slm_lab.agent.algorithm.dqn import update_target
+from slm_lab.agent.algorithm.base import TargetUpdate
 from slm_lab.env import Step
 from slm_lab.spec import SpecError
 
@@ -187,7 +187,7 @@ def test_the_target_takes_over_the_statistics_of_batch_norms():
 
 def test_a_full_update_is_an_exact_copy():
     net, target = torch.nn.Linear(9, 9), torch.nn.Linear(9, 9)
-    update_target(target, net, 1.0)
+    TargetUpdate(target, net)()
     assert torch.equal(target.weight, net.weight)
 
 
