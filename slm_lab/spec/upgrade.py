@@ -48,7 +48,7 @@ UNREAD_BY_KIND: dict[str, tuple[str, ...]] = {
     "DoubleDQN": ("action_pdtype",),
     "SoftActorCritic": _UNREAD_BY_SAC,
     "CrossQ": _UNREAD_BY_SAC,
-    "Random": ("action_pdtype", "action_policy"),
+    "Random": ("action_pdtype", "action_policy", "training_frequency"),
     "MLPNet": ("normalize",),
     "ConvNet": ("layer_norm",),
     "HydraMLPNet": ("normalize",),
@@ -282,6 +282,10 @@ def _rename_env(raw: Raw) -> None:
     if "normalize_state" in env:
         env["normalize_obs"] = env.pop("normalize_state")
         _say("env.normalize_state is read as env.normalize_obs")
+    if env.pop("scale_obs", False) is True:
+        for part in filter(None, (net, _at(raw, "agent.critic_net"))):
+            part["normalize"] = True
+        _say("env.scale_obs is read as normalize of the net: the replay keeps bytes")
     if net.get("type") in NETS and net["type"] != "RecurrentNet" and "seq_len" in net:
         length = net.pop("seq_len")
         env |= {"frame_op": "stack", "frame_op_len": length} if env.get("frame_op") is None else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loguru import logger
 
 from slm_lab.agent import Agent
 from slm_lab.env import make_env
@@ -151,6 +152,16 @@ def test_a_spec_survives_being_saved(file: str, name: str) -> None:
     again = Spec.from_dict(name, json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert again.hash == spec.hash
+
+
+@every_spec
+def test_a_spec_is_of_this_version(file: str, name: str) -> None:
+    """No key of it is unread, and none is read as another."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    load_spec(file, name)
+    logger.remove(sink)
+    assert lines == []
 
 
 @every_spec

@@ -432,11 +432,41 @@ crossq_batch_norm:
     net: {type: MLPNet, hid_layers: [64], hid_layers_activation: relu, batch_norm: true, optim_spec: {name: Adam}}
   env: *raw_env
   meta: *meta
+sac_atari_arc:
+  agent:
+    name: SAC
+    algorithm: {<<: *sac, action_pdtype: Categorical, training_frequency: 4}
+    memory: *replay
+    net:
+      <<: *sac_net
+      shared: false
+      arc:
+        modules:
+          body:
+            Sequential:
+              - LazyConv2d: {out_channels: 8, kernel_size: 8, stride: 4}
+              - ReLU:
+              - LazyConv2d: {out_channels: 8, kernel_size: 4, stride: 2}
+              - ReLU:
+              - Flatten:
+              - LazyLinear: {out_features: 32}
+              - ReLU:
+        graph: {input: x, modules: {body: [x]}, output: body}
+  env: {<<: *raw_env, life_loss_info: true, scale_obs: true}
+  meta: *meta
 """
 EITHER = ["sac_arc", "sac_per_arc", "async_sac_arc", "crossq_arc", "crossq_batch_norm"]
 """Specs for discrete and for continuous actions."""
 VALUES = ["sarsa_arc", "vanilla_dqn_arc", "dqn_arc", "ddqn_per_arc"]
 ARCS = ["reinforce_arc", "a2c_gae_arc", "ppo_arc", "ppo_shared_arc", "ppo_separate_arc", "sil_arc", "ppo_sil_arc"]
+
+
+def test_version_5_on_atari(tmp_path):
+    file = tmp_path / "specs.yaml"
+    file.write_text(YAML)
+    spec = load_spec(file, "sac_atari_arc", ["env=ALE/Pong-v5", "max_frame=2e5"])
+    assert spec.agent.net.normalize
+    learn(spec)
 
 
 CARTPOLE, PENDULUM = ("CartPole-v1", "cartpole"), ("Pendulum-v1", "pendulum")

@@ -161,6 +161,7 @@ def test_environments_that_have_another_name_now(old, new):
             "meta: git_sha, random_seed, graph_prepath",
         ),
         ("agent.algorithm", {"action_pdtype": "NormalTanh"}, {"action_pdtype": "default"}, "there is no NormalTanh"),
+        ("agent.algorithm", {"name": "Random", "training_frequency": 4}, {"name": "Random"}, "Random does not read it"),
         (
             "agent",
             {"algorithm": {"name": "Random"}},
@@ -320,6 +321,17 @@ def test_a_sequence_length_is_a_frame_stack():
     raw = upgrade(raw)
     assert raw["env"] == {"frame_op": "stack", "frame_op_len": 4}
     assert raw["agent"]["net"] == {"type": "MLPNet"}
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_pixels_are_scaled_by_the_net(lines, scale):
+    raw = deepcopy(EMPTY)
+    raw["env"]["scale_obs"] = scale
+    raw["agent"] |= {"net": {"type": "TorchArcNet"}, "critic_net": {"type": "ConvNet"}}
+    upgraded = upgrade(raw)
+    assert upgraded["env"] == {}
+    assert [upgraded["agent"][net].get("normalize", False) for net in ("net", "critic_net")] == [scale, scale]
+    assert len(lines) == scale
 
 
 def test_a_recurrent_net_has_sequences_of_its_own(lines):
