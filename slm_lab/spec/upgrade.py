@@ -225,6 +225,17 @@ def _move_spectral_norm(raw: Raw) -> None:
         _say("agent.algorithm.spectral_norm is read as that of the critics' net")
 
 
+def _fill_minibatch(raw: Raw) -> None:
+    """Give PPO the minibatch of old: 4 transitions, rounded up to what the rollout is made of."""
+    algorithm, net = _at(raw, "agent.algorithm"), _at(raw, "agent.net")
+    if algorithm.get("name") not in ("PPO", "PPOSIL") or algorithm.get("minibatch_size") is not None:
+        return
+    unit = net.get("seq_len") if net.get("type") == "RecurrentNet" else _at(raw, "env").get("num_envs", 1)
+    if "time_horizon" in algorithm and isinstance(unit, int) and unit > 0:
+        algorithm["minibatch_size"] = -(-4 // unit) * unit
+        _say(f"agent.algorithm.minibatch_size: missing; {algorithm['minibatch_size']}, as it always was")
+
+
 def _anneal_beta(raw: Raw) -> None:
     memory, frames = _at(raw, "agent.memory"), _at(raw, "env").get("max_frame")
     if (
@@ -329,6 +340,7 @@ _STEPS: tuple[Callable[[Raw], None], ...] = (
     _fix_algorithm,
     _move_target,
     _draw_sequences,
+    _fill_minibatch,
     _anneal_beta,
     _share_specs,
     _rename_optimizers,

@@ -66,13 +66,14 @@ VERSION_4 = {
     "reinforce_cross_entropy": (
         {"name": "Reinforce", "center_return": False, "entropy_coef_spec": None, "training_frequency": 4},
         {"name": "OnPolicyCrossEntropy", "cross_entropy": 0.2, "batch_size": 16},
-        {"optim_spec": {"name": "Adam", "lr": 2e-3}},
+        {"optim_spec": {"name": "Adam", "lr": 2e-3}, "loss_spec": {"name": "CrossEntropyLoss"}},
     ),
     "a2c_nstep": (A2C | {"lam": None, "num_step_returns": 11, "training_frequency": 128}, STEPS, {}),
     "a2c_gae": (A2C | {"lam": 0.95, "num_step_returns": None, "training_frequency": 32}, STEPS, {}),
     "a2c_of_episodes": (A2C | {"lam": 0.95, "training_frequency": 1}, EPISODES, {"use_same_optim": True}),
     "ppo": ({"name": "PPO", "clip_val_loss": False, **PPO}, STEPS, {}),
     "ppo_shared": ({"name": "PPO", **PPO}, STEPS, {"shared": True}),
+    "ppo_without_minibatch_size": ({"name": "PPO", **PPO, "minibatch_size": None}, STEPS, {"use_same_optim": True}),
     "sil": (A2C | {"name": "SIL", "lam": 0.95, "training_frequency": 1, **SIL}, EPISODES | PAST, {}),
     "sil_nstep": (A2C | {"name": "SIL", "num_step_returns": 5, **SIL}, STEPS | PAST | {"use_cer": False}, {}),
     "sil_without_its_coefficients": (

@@ -296,6 +296,18 @@ def test_spectral_norm_is_a_key_of_the_net(lines, nets, path, key):
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(("net", "num_envs", "size"), [("MLPNet", 1, 4), ("MLPNet", 3, 6), ("RecurrentNet", 1, 8)])
+def test_a_minibatch_had_four_transitions(lines, net, num_envs, size):
+    raw = deepcopy(EMPTY)
+    raw["agent"] |= {"algorithm": {"name": "PPO", "time_horizon": 32}, "net": {"type": net}}
+    raw["agent"]["net"] |= {"seq_len": 8} if net == "RecurrentNet" else {}
+    raw["env"]["num_envs"] = num_envs
+    assert upgrade(raw)["agent"]["algorithm"]["minibatch_size"] == size
+    assert lines == [f"INFO: agent.algorithm.minibatch_size: missing; {size}, as it always was"]
+    raw["agent"]["algorithm"]["minibatch_size"] = 16
+    assert upgrade(raw)["agent"]["algorithm"]["minibatch_size"] == 16
+
+
 def test_lookahead_is_its_inner_optimizer():
     net = upgraded(
         "agent.net", optim_spec={"name": "Lookahead", "optimizer": "RAdam", "lr": 0.01, "k": 5, "alpha": 0.5}
