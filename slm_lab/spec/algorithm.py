@@ -250,7 +250,6 @@ class SelfImitation(PolicyGradient):
     """Keys of self-imitation, which it adds to those of the algorithm on which it builds."""
 
     imitates_itself: ClassVar[bool] = True
-    recurrent: ClassVar[bool] = False
 
     sil_policy_loss_coef: NotNegative = 1.0
     """Weight of the policy loss on past steps."""

@@ -310,15 +310,18 @@ class RecurrentNet(NetSpec):
         algorithm, memory = agent.algorithm, agent.memory
         if not algorithm.recurrent:
             raise problem("agent.net.type", f"RecurrentNet does not suit {algorithm.name}; use MLPNet or ConvNet")
-        if memory.name == "PrioritizedReplay":
-            raise problem("agent.memory.name", "PrioritizedReplay draws single steps, not sequences; use Replay")
-        if getattr(memory, "use_cer", False):
-            raise problem("agent.memory.use_cer", "is for single steps, and a RecurrentNet learns from sequences")
+        replay, place = memory, "agent.memory"
+        if getattr(memory, "sil_replay", None) is not None:
+            replay, place = memory.sil_replay, "agent.memory.sil_replay"
+        if replay.name == "PrioritizedReplay":
+            raise problem(f"{place}.name", "PrioritizedReplay draws single steps, not sequences; use Replay")
+        if getattr(replay, "use_cer", False):
+            raise problem(f"{place}.use_cer", "is for single steps, and a RecurrentNet learns from sequences")
         horizon = "time_horizon" if hasattr(algorithm, "time_horizon") else "training_frequency"
         sizes = {
             f"agent.algorithm.{horizon}": getattr(algorithm, horizon) if memory.name == "OnPolicyBatchReplay" else 0,
             "agent.algorithm.minibatch_size": getattr(algorithm, "minibatch_size", 0),
-            "agent.memory.batch_size": getattr(memory, "batch_size", 0),
+            f"{place}.batch_size": getattr(replay, "batch_size", 0),
         }
         for key, size in sizes.items():
             if size % self.seq_len:

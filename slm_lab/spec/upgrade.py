@@ -205,10 +205,11 @@ def _move_target(raw: Raw) -> None:
 
 def _draw_sequences(raw: Raw) -> None:
     """Drop what a replay cannot do where it is to hand out sequences."""
-    memory = _at(raw, "agent.memory")
-    if _at(raw, "agent.net").get("type") == "RecurrentNet" and memory.get("use_cer"):
-        memory["use_cer"] = False
-        _warn("agent.memory.use_cer: true is read as false, as a RecurrentNet learns from sequences")
+    for place in ("agent.memory", "agent.memory.sil_replay"):
+        memory = _at(raw, place)
+        if _at(raw, "agent.net").get("type") == "RecurrentNet" and memory.get("use_cer"):
+            memory["use_cer"] = False
+            _warn(f"{place}.use_cer: true is read as false, as a RecurrentNet learns from sequences")
 
 
 def _move_spectral_norm(raw: Raw) -> None:

@@ -6,6 +6,8 @@ import torch
 from agents import Run, make_spec
 from test_agent import same, state_of
 
+from slm_lab.agent.memory import RolloutBatch
+from slm_lab.agent.net.history import History
 from slm_lab.env import make_env
 from slm_lab.experiment.checkpoint import Checkpoints
 
@@ -20,11 +22,16 @@ Q_LEARNING = {"training_frequency": 16, "training_start_step": 64}
 SIZES |= {"SARSA": {"training_frequency": 8}, "VanillaDQN": Q_LEARNING, "DQN": Q_LEARNING, "DoubleDQN": Q_LEARNING}
 FRAMES |= {"SARSA": 5000, "VanillaDQN": 3000, "DQN": 3000, "DoubleDQN": 3000}
 LR |= {"SARSA": 0.01, "VanillaDQN": 0.01, "DQN": 0.01, "DoubleDQN": 0.01}
+SIZES |= {"SIL": {"training_frequency": 8, "training_iter": 1}, "PPOSIL": SIZES["PPO"]}
+FRAMES |= {"SIL": 2500, "PPOSIL": 2500}
+LR |= {"SIL": 0.01, "PPOSIL": 0.01}
+PAST = {"sil_replay": {"name": "Replay", "batch_size": 16, "max_size": 200}}
 GRU = {"type": "RecurrentNet", "cell_type": "GRU", "rnn_hidden_size": 16, "seq_len": 8, "init_fn": "orthogonal_"}
 
 
-def recurrent(algorithm, probe="Wander", *, num_envs=2, net=None, **keys):
-    return make_spec(algorithm, probe, num_envs=num_envs, net={**GRU, **(net or {})}, **keys)
+def recurrent(algorithm, probe="Wander", *, num_envs=2, net=None, memory=None, **keys):
+    memory = PAST if "SIL" in algorithm else memory
+    return make_spec(algorithm, probe, num_envs=num_envs, net={**GRU, **(net or {})}, memory=memory, **keys)
 
 
 def score(agent, spec, episodes=64):
@@ -104,6 +111,29 @@ def test_going_on_from_a_checkpoint_is_bit_equal(algorithm, cell, tmp_path):
     resumed.train(202)
     assert half.actions + resumed.actions == whole.actions
     assert same(state_of(resumed), state_of(whole))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_return_goes_on_with_the_value_of_all_that_was_seen(shared):
+    """Two episodes, of three steps and of two, that a time limit ends."""
+    algorithm = Run(recurrent("SIL", net={"shared": shared, "fc_hid_layers": [4]})).agent.algorithm
+    shape = algorithm.setting.obs_space.shape
+    obs, final_obs = torch.rand(5, 1, *shape), torch.rand(2, *shape)
+    done = torch.tensor([[False], [False], [True], [False], [True]])
+    zeros = torch.zeros(5, 1)
+    episodes = RolloutBatch(
+        obs, zeros.long(), zeros, torch.zeros_like(done), done, obs[-1], done.flatten().nonzero().flatten(), final_obs
+    )
+    values = []
+    for begin, end, final in [(0, 3, final_obs[:1]), (3, 5, final_obs[1:])]:
+        seen = torch.cat([obs[begin:end, 0], final]).unsqueeze(1)
+        first = torch.zeros(len(seen), 1, dtype=torch.bool)
+        first[0] = True
+        with torch.no_grad():
+            values.append(algorithm.net.value(History(seen, first, None))[-1])
+    returns = algorithm.returns(episodes).flatten()
+    expected = [values[0] * 0.9**3, values[0] * 0.9**2, values[0] * 0.9, values[1] * 0.9**2, values[1] * 0.9]
+    assert torch.allclose(returns, torch.stack(expected), atol=1e-6)
 
 
 def test_playing_leaves_what_training_remembers_alone():

@@ -139,6 +139,8 @@ VALUES_4 = {
     "sac_pendulum": (SAC, REPLAY, ONE_NET | TARGET),
     "sac_per_pendulum": (SAC, PRIORITIZED, ONE_NET | TARGET),
     "async_sac_pendulum": (SAC, REPLAY, ONE_NET | TARGET | GLOBAL),
+    "sil_recurrent": (A2C | {"name": "SIL", "lam": 0.95, "training_frequency": 1, **SIL}, EPISODES | PAST, RECURRENT),
+    "ppo_sil_recurrent": ({"name": "PPOSIL", **PPO, **SIL}, STEPS | PAST, RECURRENT | {"shared": True}),
     "a3c": (A2C | {"lam": 0.95, "training_frequency": 32}, STEPS, MLP),
     "dppo": ({"name": "PPO", **PPO}, STEPS, MLP),
 }

@@ -148,3 +148,27 @@ def test_every_key_says_what_it_means(section: type[Section]):
 def test_a_kind_is_registered_by_its_own_name(registry):
     for name, kind in registry.items():
         assert kind.model_fields["type" if issubclass(kind, NetSpec) else "name"].default == name
+
+
+DQN = {"name": "DQN", "gamma": 0.9, "action_policy": "greedy", "training_frequency": 4}
+SIL = A2C | {"name": "SIL", "training_frequency": 8}
+PRIORITIES = {"name": "PrioritizedReplay", "beta_spec": {"name": "no_decay", "start_val": 0.4}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"batch_size": 6}, "batch_size"), ({"use_cer": True}, "use_cer"), (PRIORITIES, "name")],
+)
+def test_a_recurrent_net_takes_sequences_from_any_replay(changes, key):
+    replay = {"name": "Replay", "batch_size": 8, "max_size": 100}
+    raw = deepcopy(PPO)
+    raw["agent"]["net"] = {"type": "RecurrentNet", "rnn_hidden_size": 4, "seq_len": 4}
+    for algorithm, place in ((DQN, "agent.memory"), (SIL, "agent.memory.sil_replay")):
+        for given, bad in ((replay, False), (replay | changes, True)):
+            past = {"name": "OnPolicyBatchReplay", "sil_replay": given}
+            raw["agent"] |= {"algorithm": algorithm, "memory": given if algorithm is DQN else past}
+            if not bad:
+                Spec.from_dict("sound", raw)
+                continue
+            with pytest.raises(SpecError, match=f"^{place}.{key}: "):
+                Spec.from_dict("broken", raw)

@@ -15,6 +15,7 @@ from slm_lab.agent.algorithm.ppo import PPO
 from slm_lab.agent.memory.rollout import RolloutBatch
 from slm_lab.agent.memory.self_imitation import SelfImitationMemory
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
+from slm_lab.agent.net.history import History
 from slm_lab.env import Step
 from slm_lab.spec import AgentSpec, schema
 
@@ -33,7 +34,8 @@ class SIL:
     R is the discounted return along the whole episode, known when it ends. A time limit is not an end: there, R goes on
     with V of the true last observation as it is at that moment (the paper's games have none). With PrioritizedReplay
     steps are drawn by their (R - V)+, as in the paper; its exponents there are alpha 0.6 and beta 0.1. Episodes under
-    way are held in full: with images and very long episodes that takes memory.
+    way are held in full: with images and very long episodes that takes memory. A recurrent net reads windows of the
+    past from an empty state on (see `HiddenState.sample`).
 
     Example:
         "algorithm": {"name": "SIL", "gamma": 0.99, "num_step_returns": 5, "val_loss_coef": 0.5,
@@ -46,13 +48,14 @@ class SIL:
         algorithm = spec.algorithm
         self.spec, self.setting = algorithm, setting
         self.on_policy = {"SIL": ActorCritic, "PPOSIL": PPO}[algorithm.name](spec, setting)
-        self.net = self.on_policy.net
+        self.net, self.hidden = self.on_policy.net, self.on_policy.hidden
         here, one = replace(setting, device=torch.device("cpu")), replace(setting, num_envs=1)
+        of_episodes = spec.model_copy(update={"memory": schema.OnPolicyReplay()})
+        of_past = spec.model_copy(update={"memory": spec.memory.sil_replay})
         self.memory = SelfImitationMemory(
-            self.on_policy.memory,
-            here.memory(spec.model_copy(update={"memory": schema.OnPolicyReplay()}), horizon=1),
-            one.memory(spec.model_copy(update={"memory": spec.memory.sil_replay})),
+            self.on_policy.memory, here.memory(of_episodes, horizon=1), one.memory(of_past)
         )
+        self.of_episodes, self.of_past = (one.hidden_state(part, self.net) for part in (of_episodes, of_past))
         loss = partial(sil_loss, policy_coef=algorithm.sil_policy_loss_coef, value_coef=algorithm.sil_val_loss_coef)
         # the optimisers are those of the other half, which a checkpoint saves once
         self.learner = setting.learner(loss, self.net, self.on_policy.learner.groups)
@@ -72,7 +75,7 @@ class SIL:
             return metrics
         rows = []
         for _ in range(self.spec.training_iter):
-            batch = past.sample(frame=frame)
+            batch = self.of_past.sample(past, frame)
             for _ in range(self.spec.training_batch_iter):
                 row = self.learner.step(batch.obs, batch.action, batch.reward, batch.weight)
                 error = row.pop("error")
@@ -85,7 +88,13 @@ class SIL:
     @torch.no_grad()
     def returns(self, episodes: RolloutBatch) -> Tensor:
         """Return the discounted return of every step of whole episodes, [T, 1] on the CPU."""
-        final_value = self.net.value(episodes.final_obs.to(self.setting.device)).cpu()
+        device = self.setting.device
+        if self.hidden.size:  # what was seen before the last observations matters as well
+            episodes_there = RolloutBatch(*(part.to(device) for part in episodes))
+            final_obs = self.of_episodes.recall(self.net, episodes_there).final_obs
+        else:
+            final_obs = episodes.final_obs.to(device)
+        final_value = self.net.value(final_obs).cpu()
         next_value = torch.zeros_like(episodes.reward)
         next_value[episodes.ended, 0] = final_value
         return nstep_return(episodes.reward, next_value, episodes.terminated, episodes.done, self.spec.gamma)
@@ -103,7 +112,7 @@ def transitions(episodes: RolloutBatch, returns: Tensor) -> Iterator[tuple[np.nd
 
 def sil_loss(
     net: ActorCriticNet,
-    obs: Tensor,
+    obs: Tensor | History,
     action: Tensor,
     returns: Tensor,
     weight: Tensor,
