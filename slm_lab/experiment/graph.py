@@ -66,8 +66,9 @@ def draw_trial(
                 Line(local["frames"], local[name], "each session" if first else None, BLUE, width=1, opacity=0.35)
                 for first, local in zip([True] + [False] * len(sessions), sessions.values(), strict=False)
             ]
-            spread = values.std(axis=0, ddof=1)
-            lines.append(Line(frames, values.mean(axis=0), "mean ± 1 std over sessions", BLUE, width=2.5, band=spread))
+            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
+            band = (mean - spread, mean + spread)
+            lines.append(Line(frames, mean, "mean ± 1 std over sessions", BLUE, width=2.5, band=band))
         else:
             lines += [Line(frames, value, "session", BLUE) for value in values]
         figure = line_figure(title, FRAMES, y_title, lines)

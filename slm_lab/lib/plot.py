@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette, told apart by readers with any colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PINK, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PINK, SKY, BLACK)
 GREY, INK, GRID = "#7A7A7A", "#2B2B2B", "#E6E6E6"
 
 PNG_SIZE = {"width": 960, "height": 540, "scale": 1.5}
@@ -48,7 +50,7 @@ class Line:
         width: pixels.
         opacity: of the line, 0 to 1.
         dash: "solid", "dash" or "dot".
-        band: half-width of the band around the line [n].
+        band: lower and upper end of the band around the line, each [n].
     """
 
     x: Sequence[float] | np.ndarray
@@ -58,7 +60,7 @@ class Line:
     width: float = 2.0
     opacity: float = 1.0
     dash: str = "solid"
-    band: np.ndarray | None = None
+    band: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def line_figure(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -> "go.Figure":
@@ -67,6 +69,58 @@ def line_figure(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -
 
     traces = [trace for line in lines for trace in _traces(line)]
     return go.Figure(data=traces, layout=_layout(title, x_title, y_title))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A row of an interval figure.
+
+    Attributes:
+        name: at the left of it.
+        value: the dot.
+        low: lower end of the bar.
+        high: upper end of the bar.
+        color: as CSS writes it.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    color: str = BLUE
+
+
+def interval_figure(title: str, x_title: str, rows: Sequence[Interval], mark: float | None = None) -> "go.Figure":
+    """Make a figure of values with their intervals, one below the other; `mark` is where a dotted line stands."""
+    import plotly.graph_objects as go
+
+    traces = [
+        go.Scatter(
+            x=[row.value],
+            y=[place],
+            mode="markers",
+            name=row.name,
+            showlegend=False,
+            marker={"size": 11, "color": row.color},
+            error_x={
+                "array": [row.high - row.value],
+                "arrayminus": [row.value - row.low],
+                "thickness": 5,
+                "width": 0,
+                "color": _faded(row.color, 0.45),
+            },
+        )
+        for place, row in enumerate(rows)
+    ]
+    layout = _layout(title, x_title, "")
+    names = {"tickvals": list(range(len(rows))), "ticktext": [html.escape(row.name, quote=False) for row in rows]}
+    layout["yaxis"] |= names | {"range": [len(rows) - 0.5, -0.5]}
+    layout["xaxis"] |= {"rangemode": "normal"}
+    layout |= {"hovermode": "closest", "height": max(300, 150 + 34 * len(rows))}
+    if mark is not None:
+        line = {"color": GREY, "width": 1.5, "dash": "dot"}
+        layout["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+    return go.Figure(data=traces, layout=layout)
 
 
 def write_html(figure: "go.Figure", path: str | Path) -> None:
@@ -153,10 +207,12 @@ def _traces(line: Line) -> list["go.Scatter"]:
     mode = "lines+markers" if x.size <= FEW_POINTS and line.dash == "solid" else "lines"
     traces = []
     if line.band is not None:
+        low, high = line.band
+        there = np.isfinite(low) & np.isfinite(high)
         traces.append(
             go.Scatter(
-                x=np.concatenate([x, x[::-1]]),
-                y=np.concatenate([y + line.band, (y - line.band)[::-1]]),
+                x=np.concatenate([x[there], x[there][::-1]]),
+                y=np.concatenate([high[there], low[there][::-1]]),
                 fill="toself",
                 fillcolor=_faded(line.color, 0.18),
                 line={"width": 0},

@@ -63,7 +63,7 @@ def test_pages_are_written_fast(tmp_path):
 
 
 def test_band_goes_around_the_line_and_lies_below_it():
-    line = Line([1.0, 2.0], [10.0, 20.0], "mean", band=np.array([1.0, 2.0]))
+    line = Line([1.0, 2.0], [10.0, 20.0], "mean", band=(np.array([9.0, 18.0]), np.array([11.0, 22.0])))
     band, mean = line_figure("", "", "", [line]).data
     assert list(band.x) == [1, 2, 2, 1]
     assert list(band.y) == [11, 22, 18, 9]
