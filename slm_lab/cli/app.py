@@ -25,6 +25,7 @@ slm-lab spec.json name enjoy@data/RUN        replay the best checkpoint
 slm-lab -s env=ALE/Pong-v5 spec.json name train
 slm-lab --job job/experiments.json           a batch, in file order
 slm-lab benchmark-table data                 what the runs came to, as a table
+slm-lab compare data/A data/B                which is better, and how surely
 """
 
 
@@ -162,6 +163,31 @@ def benchmark_table(
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, page)
+    return DONE
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs; NAME=… gives them a name.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where page, CSV files and figures are written.")
+    ] = Path("data/comparison"),
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON {environment: score that is to count as 1}.")
+    ] = None,
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Compare runs over environments and seeds: IQM, mean, median, probability of improvement, profiles, curves."""
+    from slm_lab.experiment.compare import compare as read_runs
+    from slm_lab.experiment.comparison_page import Summary, terminal_text, write_all
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    summary = Summary(read_runs(runs, reference))
+    write_all(summary, out)
+    print(f"{terminal_text(summary)}\nfiles  {out}")  # noqa: T201 - the result of the command
     return DONE
 
 

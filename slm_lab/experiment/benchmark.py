@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from loguru import logger
 from slm_lab.experiment.paths import RunPaths, find_run, read_spec, runs_in
 from slm_lab.lib.files import read_json, read_rows
 from slm_lab.lib.stats import bootstrap_ci
+from slm_lab.lib.table import markdown_table
 from slm_lab.spec.algorithm import ALGORITHMS
 from slm_lab.spec.env import EnvSpec
 from slm_lab.spec.errors import SpecError
+from slm_lab.spec.upgrade import OLDER_ENV_KEYS, UNREAD
 
 NONE = "–"
 INTRODUCTION = """\
@@ -43,7 +45,9 @@ class Result:
         rank: place of the algorithm among the columns.
         max_frame: frames that the spec asks for.
         spec_name: name of the spec.
-        scores: `total_reward_ma` of every seed that has one.
+        sessions: index of every session that has a score.
+        scores: `total_reward_ma` of each of them.
+        baseline: mean return of random actions; NaN if unknown.
         seed: `meta.seed`.
         wall: seconds that a session took, on average; NaN if unknown.
         spec_hash: as the run wrote it down.
@@ -57,7 +61,9 @@ class Result:
     rank: int
     max_frame: float
     spec_name: str
+    sessions: tuple[int, ...]
     scores: tuple[float, ...]
+    baseline: float
     seed: int | None
     wall: float
     spec_hash: str
@@ -90,19 +96,9 @@ def benchmark_page(targets: Iterable[str | Path]) -> str:
     Raises:
         SpecError: there is no run.
     """
-    results = sorted(
-        (read_result(paths) for paths in find_runs(targets)),
-        key=lambda result: (
-            result.env,
-            result.max_frame,
-            result.rank,
-            result.algorithm,
-            result.spec_name,
-            result.stamp,
-        ),
-    )
+    results = sorted((read_result(paths) for paths in find_runs(targets)), key=_order)
     notes = [f"- {result.run}: {note}" for result in results for note in result.notes]
-    parts = [INTRODUCTION, "## Scores\n", ABOUT_CELLS, _matrix(results), "## Runs\n", _rows(results)]
+    parts = [INTRODUCTION, "## Scores\n", ABOUT_CELLS, _matrix(results), "## Runs\n", runs_table(results)]
     parts += ["## Notes\n", "\n".join(notes) + "\n"] if notes else []
     return "\n".join(parts)
 
@@ -139,31 +135,34 @@ def read_result(paths: RunPaths) -> Result:
         raise SpecError(f"{paths.folder}: no whole spec in it: {error}") from error
     notes: list[str] = []
     env, algorithm = spec["env"], spec["agent"]["algorithm"]["name"]
-    sessions = _read(paths.trial_metrics, notes).get("sessions", {})
+    metrics = _read(paths.trial_metrics, notes)
+    sessions, baseline = metrics.get("sessions", {}), metrics.get("random_baseline")
     derived = _read(paths.info_dir / f"{paths.trial_prefix}_derived.json", notes)
-    scored = [session for session in sessions.values() if session.get("total_reward_ma") is not None]
+    scores = {int(index): session for index, session in sessions.items() if session.get("total_reward_ma") is not None}
+    scored = list(scores.values())
     planned = spec["meta"].get("max_session", 1)
     if len(scored) < planned:
         notes.append(f"{len(scored)} of {planned} seeds have a score")
     frames = min((session["frame"] for session in scored), default=0)
     if scored and frames < env["max_frame"]:
-        notes.append(f"stopped at {_frames(frames)} of {_frames(env['max_frame'])} frames")
+        notes.append(f"stopped at {frames_text(frames)} of {frames_text(env['max_frame'])} frames")
     if derived.get("mode", "train") != "train":
         notes.append(f"a run in mode {derived['mode']}")
     if derived and not derived.get("git_commit"):
         notes.append("the commit of the lab was not known to it")
     if spec["meta"].get("rigorous_eval"):
         notes.append("the score is of evaluation episodes, not of training")
-    arguments = ", ".join(f"{key}={env[key]}" for key in env if key not in EnvSpec.model_fields)
     label = spec["agent"].get("name", "agent")
     commit = derived.get("git_commit") or "unknown"
     return Result(
-        env=f"{env['name']} ({arguments})" if arguments else env["name"],
+        env=_env_text(env),
         algorithm=algorithm if label == "agent" else label,
         rank=list(ALGORITHMS).index(algorithm) if algorithm in ALGORITHMS else len(ALGORITHMS),
         max_frame=float(env["max_frame"]),
         spec_name=paths.spec_name,
+        sessions=tuple(scores),
         scores=tuple(session["total_reward_ma"] for session in scored),
+        baseline=math.nan if baseline is None else float(baseline),
         seed=spec["meta"].get("seed"),
         wall=_wall(paths, sessions, notes),
         spec_hash=derived.get("spec_hash", "unknown"),
@@ -171,6 +170,13 @@ def read_result(paths: RunPaths) -> Result:
         run=paths.folder.name,
         notes=tuple(notes),
     )
+
+
+def _env_text(env: Mapping[str, Any]) -> str:
+    """Return the name of an environment, with the arguments that make another task of it."""
+    known = {*EnvSpec.model_fields, *UNREAD["env"], *OLDER_ENV_KEYS}
+    arguments = ", ".join(f"{key}={value}" for key, value in env.items() if key not in known)
+    return f"{env['name']} ({arguments})" if arguments else env["name"]
 
 
 def _order(result: Result) -> tuple[Any, ...]:
@@ -216,25 +222,25 @@ def _matrix(results: Sequence[Result]) -> str:
             best[place] = result
     head = ["environment", "frames", *(algorithm for _, algorithm in columns)]
     cells = (
-        [env, _frames(frames), *(_cell(best.get((env, frames, algorithm))) for _, algorithm in columns)]
+        [env, frames_text(frames), *(_cell(best.get((env, frames, algorithm))) for _, algorithm in columns)]
         for env, frames in places
     )
-    return _table(head, cells)
+    return markdown_table(head, cells)
 
 
-def _rows(results: Sequence[Result]) -> str:
-    """Return one row for each run."""
+def runs_table(results: Sequence[Result]) -> str:
+    """Return a table in Markdown with one row for each run."""
     head = "environment|algorithm|spec|score|95 % interval|seeds|each seed|frames|time a seed|spec hash|commit|run"
     cells = (
         [
             result.env,
             result.algorithm,
             result.spec_name,
-            _number(result.mean) + "\\*" * bool(result.notes),
+            number_text(result.mean) + "\\*" * bool(result.notes),
             _interval(result),
             f"{len(result.scores)}" + (f" (from {result.seed})" if result.seed is not None else ""),
-            ", ".join(map(_number, result.scores)) or NONE,
-            _frames(result.max_frame),
+            ", ".join(map(number_text, result.scores)) or NONE,
+            frames_text(result.max_frame),
             _duration(result.wall),
             result.spec_hash,
             result.commit,
@@ -242,32 +248,28 @@ def _rows(results: Sequence[Result]) -> str:
         ]
         for result in results
     )
-    return _table(head.split("|"), cells)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return markdown_table(head.split("|"), cells)
 
 
 def _cell(result: Result | None) -> str:
     if result is None or not result.scores:
         return NONE
     interval = f" {_interval(result)}" if len(result.scores) > 1 else ""
-    return _number(result.mean) + interval + "\\*" * bool(result.notes)
+    return number_text(result.mean) + interval + "\\*" * bool(result.notes)
 
 
 def _interval(result: Result) -> str:
     low, high = result.interval
-    return f"[{_number(low)}, {_number(high)}]" if len(result.scores) > 1 else NONE
+    return f"[{number_text(low)}, {number_text(high)}]" if len(result.scores) > 1 else NONE
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """Write a score: `number_text(1 / 3)` is "0.3"."""
     return f"{value:.1f}" if math.isfinite(value) else NONE
 
 
-def _frames(frames: float) -> str:
-    """Write a number of frames: `_frames(300000)` is "3e5"."""
+def frames_text(frames: float) -> str:
+    """Write a number of frames: `frames_text(300000)` is "3e5"."""
     digits, _, power = f"{frames:.6e}".partition("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 

@@ -23,6 +23,8 @@ ENV_NAMES: dict[str, str] = {
     r"(Swimmer|Reacher|Pusher|InvertedPendulum|InvertedDoublePendulum)-v[23]": r"\1-v5",
 }
 """Environments that gymnasium has under another name now: pattern of the old name -> the new one."""
+OLDER_ENV_KEYS = ("normalize_state", "scale_obs")
+"""Keys of `env` that have another name or place now."""
 
 UNREAD: dict[str, tuple[str, ...]] = {
     "": ("body",),

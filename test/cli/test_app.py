@@ -97,6 +97,9 @@ def one_line(capsys):
         (["check", "--all", "demo.json", "dqn_cartpole"], "--all"),
         (["check", "--all", "no_such"], "no_such"),
         (["list", "no such word"], "no such word"),
+        (["compare"], "RUN..."),
+        (["compare", "no/such/run"], "no/such/run"),
+        (["compare", "mine=no/such/run"], "no/such/run"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, say, capsys, tmp_path, monkeypatch):
@@ -201,6 +204,7 @@ print(json.dumps([code, [name for name in ("torch", "gymnasium", "pandas", "plot
         (["list", "cartpole"], 0),
         (["demo.json", "no_such", "train"], 2),
         (["benchmark-table", "no_such"], 2),
+        (["compare", "no_such"], 2),
         (["demo.json", "dqn_cartpole", "enjoy@no_such"], 2),
         (["check", "demo.json", "dqn_cartpole", "-s", "agent.algorithm.gamma=2"], 2),
     ],

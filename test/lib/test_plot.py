@@ -9,7 +9,16 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from slm_lab.lib.plot import Line, draw_pngs, find_browser, line_figure, read_figure, write_html
+from slm_lab.lib.plot import (
+    Interval,
+    Line,
+    draw_pngs,
+    find_browser,
+    interval_figure,
+    line_figure,
+    read_figure,
+    write_html,
+)
 
 
 def figure(title="returns", **line):
@@ -68,6 +77,23 @@ def test_band_goes_around_the_line_and_lies_below_it():
     assert list(band.x) == [1, 2, 2, 1]
     assert list(band.y) == [11, 22, 18, 9]
     assert list(mean.y) == [10, 20]
+
+
+def test_a_band_leaves_out_what_has_no_ends():
+    low = np.array([np.nan, 1.0, 2.0])
+    band, _ = line_figure("", "", "", [Line([1.0, 2.0, 3.0], [5.0, 5.0, 5.0], "mean", band=(low, low + 1))]).data
+    assert list(band.x) == [2, 3, 3, 2]
+
+
+def test_intervals_stand_below_each_other_in_order():
+    rows = [Interval("a", 2.0, 1.0, 4.0), Interval("b <i>", 3.0, np.nan, np.nan)]
+    figure = interval_figure("t", "score", rows, mark=0.5)
+    first, second = figure.data
+    assert (first.x[0], first.error_x.array[0], first.error_x.arrayminus[0]) == (2.0, 2.0, 1.0)
+    assert (first.y[0], second.y[0]) == (0, 1)
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first at the top
+    assert list(figure.layout.yaxis.ticktext) == ["a", "b &lt;i&gt;"]
+    assert figure.layout.shapes[0].x0 == 0.5
 
 
 def test_one_row_can_be_seen():
