@@ -13,7 +13,7 @@ from slm_lab.cli import main, retro_main
 ROOT = Path(__file__).parents[1]
 INSTALLING = {"pip install uv", "uv tool install --editable ."}
 THIS_VERY_TEST = {"uv run pytest"}
-READING = ("check", "list", "benchmark-table", "compare")
+READING = ("check", "list", "benchmark-table", "compare", "plot")
 SHORT = ["-s", "env.max_frame=1000"]
 ONE_SEED = ["-s", "meta.max_session=1"]
 RUN_FOLDER = "data/dqn_cartpole_2026_01_31_120000"
@@ -52,9 +52,7 @@ def commands():
 
 def shortened(words):
     """The words of a command after its name, with fewer frames where it trains."""
-    if words[:1] in (["check"], ["list"], ["benchmark-table"], ["compare"]) or any(
-        word.startswith("enjoy@") for word in words
-    ):
+    if (words and words[0] in READING) or any(word.startswith("enjoy@") for word in words):
         return words
     if any(word.startswith("train@") for word in words):
         return [*words, *SHORT]

@@ -26,6 +26,7 @@ slm-lab -s env=ALE/Pong-v5 spec.json name train
 slm-lab --job job/experiments.json           a batch, in file order
 slm-lab benchmark-table data                 what the runs came to, as a table
 slm-lab compare data/A data/B                which is better, and how surely
+slm-lab plot -f A,B -t TITLE                 their curves in one graph
 """
 
 
@@ -189,6 +190,36 @@ def compare(
     write_all(summary, out)
     print(f"{terminal_text(summary)}\nfiles  {out}")  # noqa: T201 - the result of the command
     return DONE
+
+
+@app.command()
+def plot(
+    folders: Annotated[str, typer.Option("--folders", "-f", metavar="A,B", help="Run folders, by name or by path.")],
+    title: Annotated[
+        str | None, typer.Option("--title", "-t", help="Of the graphs, and what their names begin with.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option("--labels", "-l", metavar="A,B", help="One for each folder.")] = None,
+    data: Annotated[
+        Path, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Where the runs are.")
+    ] = Path("data"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the graphs are written.")] = Path(
+        "docs/plots"
+    ),
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Draw the learning curves of several runs in one graph: the mean over the seeds of each, and one deviation."""
+    from slm_lab.experiment.multi_trial import plot_runs
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    names = [_split(text) for text in (folders, labels or "")]
+    for file in plot_runs(names[0], data, out, title, names[1]):
+        print(file)  # noqa: T201 - the result of the command
+    return DONE
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -275,14 +275,7 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> 
     Returns:
         as `trial_metrics`.
     """
-    mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
-    sessions = {}
-    for index in range(spec["meta"].get("max_session", 1)):
-        file = paths.for_session(index).session_df(mode)
-        if file.exists():
-            sessions[index] = session_metrics(read_rows(file), baseline)
-        else:
-            logger.warning("{}: missing; session {} is left out of the trial's metrics", file, index)
+    sessions = _read_sessions(paths, spec, baseline)
     metrics = trial_metrics(sessions, baseline)
     write_json(paths.trial_metrics, metrics)
     write_json(paths.trial_metrics_scalar, metrics["scalar"])
@@ -291,6 +284,32 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> 
     means = {name: align(list(series.values()), name) for name in graph.RETURNS}
     _draw(graph.draw_trial, paths, series, means, baseline)
     return metrics
+
+
+def trial_means(paths: RunPaths, spec: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the curves of a trial: "mean_returns" and "mean_returns_ma" → frames [N] and values [sessions, N].
+
+    Sessions without a return are left out.
+
+    Args:
+        paths: names a trial.
+        spec: as of `analyze_trial`.
+    """
+    sessions = _read_sessions(paths, spec, baseline=0.0).values()
+    series = [session.local for session in sessions if session.local["frames"].size]
+    return {name: align(series, name) for name in graph.RETURNS}
+
+
+def _read_sessions(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> dict[int, SessionMetrics]:
+    mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
+    sessions = {}
+    for index in range(spec["meta"].get("max_session", 1)):
+        file = paths.for_session(index).session_df(mode)
+        if file.exists():
+            sessions[index] = session_metrics(read_rows(file), baseline)
+        else:
+            logger.warning("{}: missing; session {} is left out of the trial's metrics", file, index)
+    return sessions
 
 
 def _draw(draw: Callable[..., None], *args: Any) -> None:

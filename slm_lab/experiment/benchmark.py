@@ -129,10 +129,7 @@ def read_result(paths: RunPaths) -> Result:
     Raises:
         SpecError: its spec cannot be read, so nothing can be said of it.
     """
-    try:
-        spec = read_spec(paths.trial_spec if paths.trial_spec.exists() else paths.spec)
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{paths.folder}: no whole spec in it: {error}") from error
+    spec = spec_of(paths)
     notes: list[str] = []
     env, algorithm = spec["env"], spec["agent"]["algorithm"]["name"]
     metrics = _read(paths.trial_metrics, notes)
@@ -170,6 +167,18 @@ def read_result(paths: RunPaths) -> Result:
         run=paths.folder.name,
         notes=tuple(notes),
     )
+
+
+def spec_of(paths: RunPaths) -> dict[str, Any]:
+    """Read the spec of a trial, or of its run if the trial has none.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        return read_spec(paths.trial_spec if paths.trial_spec.exists() else paths.spec)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{paths.folder}: no whole spec in it: {error}") from error
 
 
 def _env_text(env: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ def compare(targets: Sequence[str], reference_file: Path | None = None) -> Compa
     """
     comparison = Comparison()
     references = _read_references(reference_file)
-    for name, (paths, result) in _named(list(_results(targets))):
+    for name, (paths, result) in name_runs(list(_results(targets))):
         _add(comparison, name, paths, result)
     if not comparison.names:
         raise SpecError("no run with a score in any of these; `slm-retro RUN` makes the metrics of a run again")
@@ -159,10 +159,14 @@ def _age(entry: tuple[RunPaths, Result]) -> str:
     return entry[1].stamp
 
 
-def _named(
+def name_runs(
     results: Sequence[tuple[str | None, RunPaths, Result]],
 ) -> Iterator[tuple[str, tuple[RunPaths, Result]]]:
-    """Name each run by its algorithm, or by its spec or its folder where that would throw two runs together."""
+    """Name each run by its algorithm, or by its spec or its folder where that would throw two runs together.
+
+    Args:
+        results: name that the user gave it or None, run, and what it came to.
+    """
     own = [result for name, _, result in results if name is None]
     algorithms = Counter((result.algorithm, result.env) for result in own)
     specs = Counter((result.spec_name, result.env) for result in own)

@@ -2,11 +2,12 @@
 
 import glob
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from slm_lab.experiment.paths import RunPaths
-from slm_lab.lib.plot import BLUE, GREEN, GREY, ORANGE, VERMILION, Line, draw_pngs, line_figure, write_html
+from slm_lab.lib.plot import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, Line, draw_pngs, line_figure, write_html
 
 FRAMES = "frames (environment steps over all environments)"
 RETURNS = {
@@ -74,6 +75,27 @@ def draw_trial(
         figure = line_figure(title, FRAMES, y_title, lines)
         write_html(figure, paths.trial_graph(f"{name}_vs_frames"))
         write_html(figure, paths.trial_graph_top(f"{name}_vs_frames"))
+
+
+def draw_runs(
+    files: Mapping[str, Path], title: str, runs: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+) -> None:
+    """Draw several trials together: the mean over the seeds of each, and one standard deviation around it.
+
+    Args:
+        files: "mean_returns" and "mean_returns_ma" → page.
+        title: of both.
+        runs: name of the trial → the same → (frames [N], values [sessions, N]) on the frames that all its seeds have.
+    """
+    for name, file in files.items():
+        lines = []
+        for place, (label, means) in enumerate(runs.items()):
+            frames, values = means[name]
+            mean = values.mean(axis=0)
+            spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
+            band = None if spread is None else (mean - spread, mean + spread)
+            lines.append(Line(frames, mean, label, PALETTE[place % len(PALETTE)], band=band))
+        write_html(line_figure(title, FRAMES, RETURNS[name], lines), file)
 
 
 def draw_run_pngs(paths: RunPaths) -> int:

@@ -274,17 +274,29 @@ def find_run(target: str | Path) -> RunPaths:
 
 
 def read_spec(file: str | Path) -> dict[str, Any]:
-    """Read a spec file of a run, `{spec name: spec}`, and return the spec as it stands there, unchecked.
+    """Read a spec file of a run and return the spec as it stands there, unchecked.
+
+    It is `{spec name: spec}`; a run of an older lab has the spec alone, with its agent and environment in lists of one.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it holds no whole spec.
     """
     content = read_json(file)
-    specs = [spec for spec in content.values() if isinstance(spec, dict)] if isinstance(content, dict) else []
-    if len(specs) != 1 or not {"env", "meta"} <= specs[0].keys():
-        raise ValueError(f"{file}: not one whole spec")
-    return specs[0]
+    specs = [content] if _is_spec(content) else list(content.values()) if isinstance(content, dict) else []
+    if len(specs) == 1 and _is_spec(specs[0]):
+        spec = {key: value[0] if _is_list_of_one(value) else value for key, value in specs[0].items()}
+        if all(isinstance(spec[key], dict) for key in ("env", "meta")):
+            return spec
+    raise ValueError(f"{file}: not one whole spec")
+
+
+def _is_spec(content: Any) -> bool:
+    return isinstance(content, dict) and {"env", "meta"} <= content.keys()
+
+
+def _is_list_of_one(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1
 
 
 def _runs(data_dir: Path) -> Iterator[tuple[Path, re.Match[str]]]:
@@ -307,7 +319,8 @@ def _spec_name(folder: Path) -> str | None:
 def _name_in(file: Path) -> str:
     stem = file.name.removesuffix("_spec.json")
     try:
-        names = list(read_json(file))
+        content = read_json(file)
+        names = [content["name"]] if _is_spec(content) and "name" in content else list(content)
     except (OSError, ValueError, TypeError):
         return stem
     return names[0] if len(names) == 1 and stem.startswith(names[0]) else stem

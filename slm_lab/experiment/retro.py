@@ -1,5 +1,6 @@
 """Every metric and graph of a run again, from its rows and specs alone."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ def retro(target: str | Path) -> RetroSummary:
         folder.mkdir(exist_ok=True)
     for trial, sessions in trials.items():
         _rebuild_trial(paths.for_trial(trial), sessions, summary)
+    for trial in sorted(_planned(paths) - trials.keys()):
+        _report(summary, f"trial {trial}: no rows of any of its sessions")
+    _draw_together(summary)
+    logger.info("{}: rebuilt {} sessions of {} trials", paths.folder, summary.sessions, len(summary.trials))
     summary.pngs = graph.draw_run_pngs(paths)
     return summary
 
@@ -69,6 +74,24 @@ def _trials(paths: RunPaths) -> dict[int, set[int]]:
     return dict(sorted(trials.items()))
 
 
+def _planned(paths: RunPaths) -> set[int]:
+    """Find the trials that have a spec."""
+    pattern = re.compile(rf"{re.escape(paths.spec_name)}_t(\d+)_spec\.json")
+    return {int(match[1]) for file in paths.folder.glob("*_spec.json") if (match := pattern.fullmatch(file.name))}
+
+
+def _draw_together(summary: RetroSummary) -> None:
+    """Draw the trials of a search in one graph: the mean over the seeds of each."""
+    curves = {
+        f"trial {trial}": {name: (local["frames"], local[name][None]) for name in graph.RETURNS}
+        for trial, metrics in summary.trials.items()
+        if (local := metrics["local"])["frames"].size
+    }
+    if len(curves) > 1:
+        files = {name: summary.paths.multi_trial_graph(f"{name}_vs_frames") for name in graph.RETURNS}
+        graph.draw_runs(files, f"{summary.paths.spec_name} · {len(curves)} trials", curves)
+
+
 def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -> None:
     spec = _read_spec(paths, summary)
     if spec is None:
@@ -77,12 +100,16 @@ def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -
     for index in sorted(set(range(spec["meta"].get("max_session", 1))) - sessions):
         summary.problems.append(f"{paths.for_session(index).session_df('train')}: missing")  # analyze_trial warns
     for index in sorted(sessions):
+        session = paths.for_session(index)
         try:
-            analyze_session(paths.for_session(index), baseline, rigorous=bool(spec["meta"].get("rigorous_eval")))
+            scalars = analyze_session(session, baseline, rigorous=bool(spec["meta"].get("rigorous_eval")))
         except (OSError, ValueError) as error:
             _report(summary, f"session {index} of trial {paths.trial}: {error}")
-        else:
-            summary.sessions += 1
+            continue
+        summary.sessions += 1
+        for mode, scalar in scalars.items():
+            if math.isnan(scalar["total_reward_ma"]):
+                _report(summary, f"{session.session_df(mode)}: no return in its rows")
     metrics = analyze_trial(paths, spec, baseline)
     summary.trials[paths.trial] = metrics
     logger.info("{} {}", paths.trial_prefix, metrics_line(metrics["scalar"]))
@@ -104,13 +131,15 @@ def _read_spec(paths: RunPaths, summary: RetroSummary) -> dict[str, Any] | None:
 
 
 def _baseline(spec: Mapping[str, Any], paths: RunPaths) -> float:
-    from slm_lab.spec import Spec
+    """Return the random baseline of a spec's environment, by the name that it has today."""
+    from slm_lab.spec import EnvSpec
+    from slm_lab.spec.upgrade import upgrade
 
     data_dir = paths.folder.parent
     try:
-        return random_baseline(Spec.from_dict(paths.spec_name, dict(spec)).env, data_dir)
-    except SpecError as error:  # a spec of another version: its rows are as good as ever
-        logger.warning("{}: not a spec of this version: {}", paths.trial_spec, error)
+        return random_baseline(EnvSpec.model_validate(upgrade({"env": spec["env"]})["env"]), data_dir)
+    except (SpecError, ValueError) as error:  # a spec of another version: its rows are as good as ever
+        logger.warning("{}: not an environment of this version: {}", paths.trial_spec, " ".join(str(error).split()))
         return stored_baseline(baseline_key(spec["env"].get("name", ""), {}), data_dir) or 0.0
 
 

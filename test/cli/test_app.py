@@ -100,6 +100,10 @@ def one_line(capsys):
         (["compare"], "RUN..."),
         (["compare", "no/such/run"], "no/such/run"),
         (["compare", "mine=no/such/run"], "no/such/run"),
+        (["plot"], "--folders"),
+        (["plot", "-f", ","], "--folders"),
+        (["plot", "-f", "no_such_run"], "no_such_run"),
+        (["plot", "-f", "a,b", "-l", "a"], "--labels"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, say, capsys, tmp_path, monkeypatch):
@@ -205,6 +209,7 @@ print(json.dumps([code, [name for name in ("torch", "gymnasium", "pandas", "plot
         (["demo.json", "no_such", "train"], 2),
         (["benchmark-table", "no_such"], 2),
         (["compare", "no_such"], 2),
+        (["plot", "-f", "no_such"], 2),
         (["demo.json", "dqn_cartpole", "enjoy@no_such"], 2),
         (["check", "demo.json", "dqn_cartpole", "-s", "agent.algorithm.gamma=2"], 2),
     ],

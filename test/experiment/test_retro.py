@@ -3,9 +3,11 @@ import shutil
 import pytest
 
 from slm_lab.experiment.analysis import analyze_session, analyze_trial, analyze_trial_sessions, metrics_line
-from slm_lab.experiment.paths import RunPaths, new_run
+from slm_lab.experiment.benchmark import read_result
+from slm_lab.experiment.paths import RunPaths, find_run, new_run
 from slm_lab.experiment.retro import retro
 from slm_lab.lib.files import RowWriter, read_json, write_json
+from slm_lab.lib.plot import read_figure
 from slm_lab.spec import Spec, SpecError
 
 CARTPOLE = 22.97
@@ -57,7 +59,10 @@ def test_retro_makes_every_file_again_byte_for_byte(tmp_path, name):
     for file in before:
         (run.folder / file).unlink()
     summary = retro(run.folder)
-    assert derived(run) == before
+    after = derived(run)
+    together = {file for file in after if "_multi_trial_graph_" in file.name}
+    assert len(together) == 2
+    assert {file: after[file] for file in after.keys() - together} == before
     assert (summary.sessions, list(summary.trials), summary.problems) == (4, [0, 11], [])
 
 
@@ -138,3 +143,79 @@ def test_what_is_no_run_is_one_clear_error(tmp_path):
     shutil.rmtree(run.info_dir)
     with pytest.raises(SpecError, match="no rows"):
         retro(run.folder)
+
+
+# --- runs of the older lab
+
+COLUMNS = (
+    "epi,t,wall_t,opt_step,frame,fps,total_reward,total_reward_ma,loss,lr,explore_var,entropy_coef,entropy,grad_norm"
+)
+
+
+def older_run(data_dir, trials=1, sessions=2, env="CartPole-v0"):
+    """Leave a folder as an older lab did: specs without their name, in lists of one; CSV files, pickles, pictures."""
+    name = "dqn_cartpole"
+    folder = data_dir / f"{name}_2020_04_13_232501"
+    for sub in ("info", "graph", "model", "log"):
+        (folder / sub).mkdir(parents=True)
+    spec = {
+        "agent": [
+            {"name": "DQN", "algorithm": {"name": "DQN"}, "memory": {"name": "Replay"}, "net": {"type": "MLPNet"}}
+        ],
+        "env": [{"name": env, "max_t": None, "max_frame": 300, "frame_op": None, "normalize_state": False}],
+        "body": {"product": "outer", "num": 1},
+        "meta": {"distributed": False, "max_session": sessions, "max_trial": 1, "rigorous_eval": 0, "trial": 0},
+        "name": name,
+    }
+    write_json(folder / f"{name}_spec.json", spec)
+    for trial in range(trials):
+        write_json(folder / f"{name}_t{trial}_spec.json", spec)
+        (folder / "info" / f"{name}_t{trial}_trial_metrics.pkl").write_bytes(b"\x80\x04never read")
+        (folder / "graph" / f"{name}_t{trial}_trial_graph_mean_returns_vs_frames.png").write_bytes(b"\x89PNG")
+        for session in range(sessions):
+            prefix = f"{name}_t{trial}_s{session}"
+            write_json(folder / f"{prefix}_spec.json", spec)
+            rows = [f"{i},{i},1.0,{i},{100 * i},50.0,{20.0 * i + session},,nan,0.01,1.0,,nan,nan" for i in (1, 2, 3)]
+            for mode in ("train", "eval"):
+                (folder / "info" / f"{prefix}_session_df_{mode}.csv").write_text("\n".join([COLUMNS, *rows, ""]))
+            (folder / "model" / f"{prefix}_net_model.pt").write_bytes(b"PK")
+    return folder
+
+
+def test_a_run_of_the_older_lab(tmp_path):
+    folder = older_run(tmp_path)
+    summary = retro(folder)
+    assert (summary.sessions, list(summary.trials), summary.problems) == (2, [0], [])
+    metrics = read_json(folder / "info" / "dqn_cartpole_t0_trial_metrics.json")
+    assert metrics["random_baseline"] == CARTPOLE  # of the environment's name today
+    assert metrics["over_seeds"]["final_total_reward"]["values"] == [60.0, 61.0]
+    assert metrics["scalar"]["total_reward_ma"] == 40.5
+    assert metrics["scalar"]["strength"] == pytest.approx(40.5 - CARTPOLE)
+    assert (folder / "dqn_cartpole_t0_trial_graph_mean_returns_vs_frames.html").exists()
+    assert (folder / "graph" / "dqn_cartpole_t0_s1_session_graph_train_explore_var_vs_frame.html").exists()
+    assert not (folder / "graph" / "dqn_cartpole_t0_s1_session_graph_train_loss_vs_frame.html").exists()  # all NaN
+    result = read_result(find_run(folder))
+    assert (result.env, result.algorithm, result.scores) == ("CartPole-v0", "DQN", (40.0, 41.0))
+
+
+def test_a_search_of_the_older_lab_with_files_missing(tmp_path, log_messages):
+    folder = older_run(tmp_path, trials=4, sessions=1)
+    info = folder / "info"
+    (info / "dqn_cartpole_t1_s0_session_df_train.csv").unlink()
+    (info / "dqn_cartpole_t2_s0_session_df_train.csv").write_text(COLUMNS + "\n1,2,3")
+    (folder / "dqn_cartpole_t3_spec.json").write_text('{"agent": [')
+    summary = retro(folder)
+    assert list(summary.trials) == [0, 2, 3]
+    assert len(summary.problems) == 4  # two of the rows that are none, train and eval
+    text = "".join(log_messages)
+    for named in ("trial 1: no rows", "dqn_cartpole_t2_s0_session_df_train.csv", "dqn_cartpole_t3_spec.json"):
+        assert named in text
+    together = read_figure(folder / "graph" / "dqn_cartpole_multi_trial_graph_mean_returns_vs_frames.html")
+    assert [line["name"] for line in together["data"]] == ["trial 0", "trial 3"]
+
+
+def test_an_older_run_that_was_renamed_and_an_environment_that_is_gone(tmp_path, log_messages):
+    folder = older_run(tmp_path, env="RoboschoolHumanoidFlagrunHarder-v1").rename(tmp_path / "best")
+    assert retro(folder).paths.spec_name == "dqn_cartpole"
+    assert read_json(folder / "info" / "dqn_cartpole_t0_trial_metrics.json")["random_baseline"] == 0.0
+    assert "no random baseline for RoboschoolHumanoidFlagrunHarder-v1" in "".join(log_messages)
