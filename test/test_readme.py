@@ -28,7 +28,7 @@ def blocks():
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder that looks like the repository, where the files that the README shows are written."""
-    for name in ("slm_lab", "job", "run_lab.py"):
+    for name in ("slm_lab", "job", "run_lab.py", ".dstack"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BROWSER_PATH", "/no/browser")  # no PNGs, which take seconds a run

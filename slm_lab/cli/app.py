@@ -27,6 +27,7 @@ slm-lab --job job/experiments.json           a batch, in file order
 slm-lab benchmark-table data                 what the runs came to, as a table
 slm-lab compare data/A data/B                which is better, and how surely
 slm-lab plot -f A,B -t TITLE                 their curves in one graph
+slm-lab run-remote --gpu spec.json name train
 """
 
 
@@ -216,6 +217,24 @@ def plot(
     for file in plot_runs(names[0], data, out, title, names[1]):
         print(file)  # noqa: T201 - the result of the command
     return DONE
+
+
+@app.command(name="run-remote")
+def run_remote(
+    spec_file: Annotated[str, typer.Argument(help="A spec file of the repository; shipped ones by short name too.")],
+    spec_name: Annotated[str, typer.Argument(help="A spec in it.")],
+    mode: Annotated[str, typer.Argument(help="dev, train or search.")] = "train",
+    sets: Sets = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Rent a GPU.")] = False,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Of the run there; by default the spec's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print environment and command.")] = False,
+) -> int:
+    """Run a spec on a rented machine, through dstack and the files in .dstack/."""
+    from slm_lab.cli import remote
+
+    job = remote.remote_run(spec_file, spec_name, mode, sets or (), gpu, name)
+    print(job.line)  # noqa: T201 - the result of the command
+    return DONE if dry_run else remote.submit(job)
 
 
 def _split(text: str) -> list[str]:
