@@ -127,7 +127,9 @@ class SoftNets(nn.Module):
         algorithm = spec.algorithm
         self.policy = SoftPolicy(spec.net, obs_space, action_space, algorithm.action_pdtype)
         self.critics = Critics(critic_spec, obs_space.shape or (), self.policy.action_width, self.policy.outputs)
-        self.temperature = Temperature(algorithm.fixed_alpha or 1.0, algorithm.log_alpha_min, algorithm.log_alpha_max)
+        bounds = algorithm.log_alpha_min, algorithm.log_alpha_max
+        fixed = algorithm.fixed_alpha
+        self.temperature = Temperature(1.0, *bounds) if fixed is None else Temperature(fixed, -math.inf, math.inf)
         if targets:
             self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         target_entropy = algorithm.target_entropy

@@ -166,10 +166,11 @@ def test_the_temperature_stays_within_its_bounds():
         assert_close(algorithm.nets.temperature.log_alpha.item(), bound)
 
 
-def test_a_fixed_temperature_stays_and_takes_no_optimiser_step():
-    algorithm = fill(discrete())
-    assert algorithm.update(1)["alpha"] == pytest.approx(0.1)
-    assert_close(algorithm.nets.temperature().item(), 0.1)
+@pytest.mark.parametrize("alpha", [0.1, 1e-4, 20.0])  # the bounds are those of a learned one
+def test_a_fixed_temperature_stays_and_takes_no_optimiser_step(alpha):
+    algorithm = fill(discrete(fixed_alpha=alpha))
+    assert algorithm.update(1)["alpha"] == pytest.approx(alpha)
+    assert_close(algorithm.nets.temperature().item(), alpha)
     assert algorithm.policy_learner.opt_steps == 1
 
 
