@@ -116,11 +116,16 @@ class NetSpec(Section):
         if self.type.startswith("Dueling"):
             plain = self.type.removeprefix("Dueling")
             raise problem("agent.net.type", f"{self.type} is for action values, and {name} learns none; use {plain}")
+        given = (self.model_extra or {}) | {"noisy_sigma": self.declared("noisy_sigma")}
         for key in ("noisy_sigma", "actor_noisy_sigma", "critic_noisy_sigma"):
-            if getattr(self, key, None) is not None:
+            if given.get(key) is not None:
                 raise problem(
                     f"agent.net.{key}", f"noisy nets are for action values, and {name} learns none; remove it"
                 )
+
+    def declared(self, key: str) -> Any:
+        """Return the value of a key that nets of this type have; None where it is none, or an argument of its own."""
+        return getattr(self, key) if key in type(self).model_fields else None
 
     def for_role(self, role: Literal["actor", "critic"]) -> Self:
         """Return the spec of one role's net: `actor_X` or `critic_X` in place of X."""
@@ -153,7 +158,7 @@ class NetSpec(Section):
     def _check_norms(self) -> Self:
         if self.batch_norm and self.batch_renorm is not False:
             raise problem("batch_renorm", "it takes the place of batch_norm; set one of them to false")
-        if getattr(self, "spectral_norm", False) and getattr(self, "noisy_sigma", None) is not None:
+        if self.declared("spectral_norm") and self.declared("noisy_sigma") is not None:
             raise problem("spectral_norm", "is not for weights that are noisy; set it to false, or noisy_sigma to null")
         return self
 

@@ -57,8 +57,8 @@ def make_net(
     if spec.type in ("DuelingMLPNet", "DuelingConvNet"):
         value = output_heads(features, [atoms], spec.out_layer_activation, spec.init_fn, None)
         heads = [DuelingHead(*value, *heads)]
-    net = Net(body, heads, normalize=getattr(spec, "normalize", False))
-    if sigma := getattr(spec, "noisy_sigma", None):
+    net = Net(body, heads, normalize=bool(spec.declared("normalize")))
+    if sigma := spec.declared("noisy_sigma"):
         make_noisy(net, sigma)
     return net
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.history import History
 from slm_lab.spec.errors import SpecError
-from slm_lab.spec.net import BatchRenormSpec, NetSpec
+from slm_lab.spec.net import BatchRenormSpec, FullyConnected, HydraMLPNet, RecurrentNet
 
 T = TypeVar("T")
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d)
@@ -129,14 +129,14 @@ def linear_layers(
     return layers
 
 
-def hidden_layers(spec: NetSpec, sizes: Sequence[int]) -> list[nn.Module]:
+def hidden_layers(spec: FullyConnected | HydraMLPNet | RecurrentNet, sizes: Sequence[int]) -> list[nn.Module]:
     """Return the `linear_layers` from each of `sizes` to the next that a net's spec describes."""
     return linear_layers(
         sizes,
         spec.hid_layers_activation,
         spec.init_fn,
         batch_norm=spec.batch_norm,
-        layer_norm=getattr(spec, "layer_norm", False),
+        layer_norm=spec.layer_norm,
         batch_renorm=spec.batch_renorm,
     )
 

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net import BODIES, Net, make_net
-from slm_lab.agent.net.build import linear_layers, output_heads
+from slm_lab.agent.net import Net, make_net
+from slm_lab.agent.net.build import linear_layers, output_heads, spectral_norm_last
+from slm_lab.agent.net.conv import conv_body
 from slm_lab.spec import NetSpec
 from slm_lab.spec.net import ConvNet
 
@@ -40,22 +41,26 @@ class ActionValue(nn.Module):
     def __init__(self, spec: NetSpec, obs_shape: tuple[int, ...], action_width: int, outputs: int) -> None:
         super().__init__()
         self.encoder: Net | None = None
-        self.takes_action = action_width > 0
-        if not self.takes_action:
+        if not action_width:
             self.net = make_net(spec, obs_shape, [outputs], [spec.critic_init_std])
         elif isinstance(spec, ConvNet):
-            body, features = BODIES[spec.type](spec.model_copy(update={"fc_hid_layers": []}), obs_shape)
+            last = not spec.fc_hid_layers  # whether a convolution is the last hidden layer
+            update = {"fc_hid_layers": [], "spectral_norm": spec.spectral_norm and last}
+            body, features = conv_body(spec.model_copy(update=update), obs_shape)
             self.encoder = Net(body, [], normalize=spec.normalize)
             sizes = [features + action_width, *spec.fc_hid_layers]
             layers = linear_layers(sizes, spec.hid_layers_activation, spec.init_fn, batch_renorm=spec.batch_renorm)
             heads = output_heads(sizes[-1], [outputs], spec.out_layer_activation, spec.init_fn, [spec.critic_init_std])
             self.net = Net(nn.Sequential(*layers), heads)
+            if spec.spectral_norm and not last:
+                spectral_norm_last(self.net.body)
         else:
             self.net = make_net(spec, (math.prod(obs_shape) + action_width,), [outputs], [spec.critic_init_std])
+            self.encoder = Net(nn.Flatten(), [], normalize=self.net.normalize)
+            self.net.normalize = False  # actions are no pixels
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values `[B, outputs]`; `action` is not looked at where it is no input."""
-        if not self.takes_action:
+        if self.encoder is None:
             return self.net(obs)[0]
-        features = obs.flatten(1).float() if self.encoder is None else self.encoder.features(obs)
-        return self.net(torch.cat([features, action], -1))[0]
+        return self.net(torch.cat([self.encoder.features(obs), action], -1))[0]

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from slm_lab.agent.net.build import linear_layers, spectral_norm_last
+from slm_lab.agent.net.build import hidden_layers, spectral_norm_last
 from slm_lab.spec.net import FullyConnected
 
 
@@ -19,16 +19,8 @@ def mlp_body(spec: FullyConnected, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
         The body and the number of its features.
     """
     sizes = [math.prod(obs_shape), *spec.hid_layers]
-    layers = linear_layers(
-        sizes,
-        spec.hid_layers_activation,
-        spec.init_fn,
-        batch_norm=spec.batch_norm,
-        layer_norm=spec.layer_norm,
-        batch_renorm=spec.batch_renorm,
-    )
     flatten = [nn.Flatten()] if len(obs_shape) > 1 else []
-    body = nn.Sequential(*flatten, *layers)
+    body = nn.Sequential(*flatten, *hidden_layers(spec, sizes))
     if spec.spectral_norm:
         spectral_norm_last(body)
     return body, sizes[-1]

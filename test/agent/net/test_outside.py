@@ -28,6 +28,10 @@ def build(obs_shape, layers):
     return nn.Sequential(nn.Flatten(), *(nn.LazyLinear(width) for width in layers))
 
 
+def scaled(obs_shape, normalize, noisy_sigma):
+    return nn.Linear(*obs_shape, int(normalize * noisy_sigma))
+
+
 def no_module(obs_shape):
     return 3
 
@@ -68,6 +72,13 @@ def test_a_function():
     net = net_of("build", layers=[5, 7])
     assert [layer.out_features for layer in net.body[1:]] == [5, 7]
     assert net(torch.randn(4, 3))[0].shape == (4, 2)
+
+
+def test_keys_of_its_own_may_have_the_names_of_other_nets_keys():
+    net = net_of("scaled", normalize=2, noisy_sigma=3.0)
+    x = torch.randn(5, 3)
+    assert net.body.out_features == 6
+    assert_close(net(x)[0], torch.nn.functional.linear(net.body(x), net.heads[0].weight, net.heads[0].bias))
 
 
 def test_each_role_may_have_keys_of_its_own():

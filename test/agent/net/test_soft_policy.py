@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from torch.nn.utils.parametrize import is_parametrized
 from torch.testing import assert_close
 
 from slm_lab.agent.net.critics import Critics
 from slm_lab.agent.net.soft_policy import SoftPolicy
-from slm_lab.spec.net import ConvNet, MLPNet
+from slm_lab.spec.net import ConvNet, MLPNet, TorchArcNet
 
 OBS, BOX, DISCRETE = Box(-1.0, 1.0, (4,)), Box(-1.0, 1.0, (2,), np.float32), Discrete(3)
 NET = MLPNet(hid_layers=[8], hid_layers_activation="tanh")
@@ -101,6 +102,25 @@ def test_an_action_joins_what_convolutions_made_of_an_image(batch_renorm):
     features = first.encoder.body(image / 255)
     assert_close(q[0], first.net.heads[0](first.net.body(torch.cat([features, action], -1))))
     assert torch.autograd.grad(q.sum(), action)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("fc", [[6, 5], []])
+def test_spectral_norm_is_of_the_last_layer_after_the_action_has_joined(fc):
+    critics = Critics(ConvNet(**CONV | {"fc_hid_layers": fc}, spectral_norm=True), (1, 5, 5), action_width=2)
+    for critic in critics.nets:
+        layers = [
+            layer for body in (critic.encoder.body, critic.net.body) for layer in body if hasattr(layer, "weight")
+        ]
+        assert [is_parametrized(layer) for layer in layers] == [False] * len(fc) + [True]
+
+
+def test_pixels_are_scaled_and_actions_are_not():
+    arc = {"modules": {"body": {"Identity": []}}, "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"}}
+    critics = Critics(TorchArcNet(arc=arc, normalize=True), (1, 1, 2), action_width=1)
+    critics.nets[0].net.heads[0].weight.data = torch.tensor([[1.0, 10.0, 100.0]])
+    critics.nets[0].net.heads[0].bias.data.zero_()
+    image = torch.tensor([[[[255, 51]]]], dtype=torch.uint8)
+    assert critics(image, torch.tensor([[3.0]]))[0].item() == pytest.approx(1 + 2 + 300)
 
 
 def test_a_value_for_each_action_of_an_image():
