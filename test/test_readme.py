@@ -4,16 +4,21 @@ import re
 import runpy
 import shlex
 import shutil
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hub_server import running_hub
 
 from slm_lab.cli import main, retro_main
+
+HUB = find_spec("huggingface_hub") is not None  # an extra
 
 ROOT = Path(__file__).parents[1]
 INSTALLING = {"pip install uv", "uv tool install --editable ."}
 THIS_VERY_TEST = {"uv run pytest"}
-READING = ("check", "list", "benchmark-table", "compare", "plot")
+READING = ("check", "list", "benchmark-table", "compare", "plot", "push", "pull")
 SHORT = ["-s", "env.max_frame=1000"]
 ONE_SEED = ["-s", "meta.max_session=1"]
 RUN_FOLDER = "data/dqn_cartpole_2026_01_31_120000"
@@ -71,13 +76,22 @@ def run(words, monkeypatch):
     raise AssertionError(f"do not know how to test: {shlex.join(words)}")
 
 
-def test_every_command_works(desk, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """The stand-in for the Hugging Face hub, if its client is here."""
+    with running_hub(monkeypatch) if HUB else nullcontext():
+        yield
+
+
+def test_every_command_works(desk, hub, monkeypatch):
     done = 0
     for words in commands():
         line = shlex.join(words)
         if RUN_FOLDER in line and not Path(RUN_FOLDER).exists():
             newest = max(Path("data").glob("dqn_cartpole_2*"))
             shutil.copytree(newest, RUN_FOLDER)
+        if "--repo" in words and not HUB:
+            continue
         assert run(words, monkeypatch) == 0, line
         done += 1
     assert done > 20

@@ -28,6 +28,7 @@ slm-lab benchmark-table data                 what the runs came to, as a table
 slm-lab compare data/A data/B                which is better, and how surely
 slm-lab plot -f A,B -t TITLE                 their curves in one graph
 slm-lab run-remote --gpu spec.json name train
+slm-lab push data/RUN                        to a Hugging Face repository; also pull, list --remote
 """
 
 
@@ -60,6 +61,10 @@ Sets = Annotated[
     ),
 ]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", envvar="DATA_DIR", help="Where runs are written.")]
+Repo = Annotated[
+    str | None,
+    typer.Option("--repo", metavar="USER/NAME", envvar="HF_REPO", help="The Hugging Face dataset repository."),
+]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="The least important messages to show."),
@@ -137,11 +142,49 @@ def check(
 
 
 @app.command(name="list")
-def list_(word: Annotated[str, typer.Argument(help="Only the lines that contain it.")] = "") -> int:
-    """List the specs that ship with the lab."""
-    from slm_lab.cli import check as checks
+def list_(
+    word: Annotated[str, typer.Argument(help="Only the lines that contain it.")] = "",
+    remote: Annotated[bool, typer.Option("--remote", help="The runs of a Hugging Face repository instead.")] = False,
+    repo: Repo = None,
+    data: Data = Path("data"),
+) -> int:
+    """List the specs that ship with the lab, or the runs of a Hugging Face repository."""
+    if remote:
+        from slm_lab.cli import hub
 
-    checks.list_shipped(word)
+        hub.list_runs(word, repo, data)
+    else:
+        from slm_lab.cli import check as checks
+
+        checks.list_shipped(word)
+    return DONE
+
+
+@app.command()
+def push(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    repo: Repo = None,
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Copy runs to a Hugging Face dataset repository: JSON, CSV and safetensors."""
+    from slm_lab.cli import hub
+
+    hub.push_runs(runs, repo, log_level)
+    return DONE
+
+
+@app.command()
+def pull(
+    pattern: Annotated[str, typer.Argument(help="Runs whose name contains it.")],
+    repo: Repo = None,
+    data: Data = Path("data"),
+    max_size: Annotated[float, typer.Option(metavar="GB", min=0.0, help="A larger run is not fetched.")] = 10.0,
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Copy runs from a Hugging Face dataset repository. Nothing in them is ever unpickled."""
+    from slm_lab.cli import hub
+
+    hub.pull_runs(pattern, repo, data, max_size, log_level)
     return DONE
 
 
