@@ -43,7 +43,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and its 95 % interval, for which NaN stands where no task has a second seed."""
+    """A statistic and its 95 % interval; NaN where one of those it is about has no second seed in any environment."""
 
     value: np.ndarray
     low: np.ndarray
@@ -246,7 +246,7 @@ def _reference(comparison: Comparison, env: str, references: Mapping[str, float]
 def estimate(statistic: Callable[..., np.ndarray], *groups: Tasks) -> Estimate:
     """Return a statistic of groups of tasks with its stratified-bootstrap interval."""
     value = np.asarray(statistic(*groups))
-    if all(task.size < 2 for tasks in groups for task in tasks):
+    if any(all(task.size < 2 for task in tasks) for tasks in groups):
         unknown = np.full(value.shape, np.nan)  # one seed says nothing about another
         return Estimate(value, unknown, unknown)
     return Estimate(value, *stratified_ci(statistic, *groups))

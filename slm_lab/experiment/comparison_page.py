@@ -135,6 +135,9 @@ def write_all(summary: Summary, folder: Path) -> list[Path]:
     `aggregates.html`, `improvement.html`, `profiles.html`, `sample_efficiency.html` and one such for each environment.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("aggregates.*", "improvement.*", "profiles.*", "sample_efficiency*.*"):
+        for left in folder.glob(pattern):  # by an earlier comparison, which may have had other environments
+            left.unlink()
     figures = []
     for name, figure in _figures(summary):
         figures.append(folder / f"{name}.html")
@@ -220,7 +223,8 @@ def _aggregates_figure(summary: Summary) -> "go.Figure":
 
 def _improvement_figure(summary: Summary) -> "go.Figure":
     rows = [_interval(f"{x} > {y}", found, summary.color[x]) for (x, y), found in summary.improvements.items()]
-    return interval_figure("Probability of improvement, with 95 % intervals", "P(X > Y)", rows, mark=0.5)
+    figure = interval_figure("Probability of improvement, with 95 % intervals", "P(X > Y)", rows, mark=0.5)
+    return figure.update_xaxes(range=[-0.02, 1.02])
 
 
 def _profiles_figure(summary: Summary) -> "go.Figure":

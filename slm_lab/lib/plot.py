@@ -35,6 +35,7 @@ GREY, INK, GRID = "#7A7A7A", "#2B2B2B", "#E6E6E6"
 
 PNG_SIZE = {"width": 960, "height": 540, "scale": 1.5}
 PNG_LIMIT = 20.0  # seconds for all graphs of a run
+MANY_INTERVALS = 14  # rows that fit on a screen; more make the page longer
 FEW_POINTS = 30  # up to here every point is marked, so that one row alone can be seen
 
 
@@ -116,7 +117,9 @@ def interval_figure(title: str, x_title: str, rows: Sequence[Interval], mark: fl
     names = {"tickvals": list(range(len(rows))), "ticktext": [html.escape(row.name, quote=False) for row in rows]}
     layout["yaxis"] |= names | {"range": [len(rows) - 0.5, -0.5]}
     layout["xaxis"] |= {"rangemode": "normal"}
-    layout |= {"hovermode": "closest", "height": max(300, 150 + 34 * len(rows))}
+    layout["hovermode"] = "closest"
+    if len(rows) > MANY_INTERVALS:
+        layout["height"] = 150 + 34 * len(rows)
     if mark is not None:
         line = {"color": GREY, "width": 1.5, "dash": "dot"}
         layout["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "y0": 0, "y1": 1, "yref": "paper", "line": line}]

@@ -172,6 +172,16 @@ def test_references_ship_with_the_lab(tmp_path):
     assert compare([str(tmp_path)]).tasks("PPO")[0] == pytest.approx(0.5)
 
 
+def test_a_seed_against_several_has_no_interval(tmp_path):
+    made_run(tmp_path, "x", flat(100), label="one")
+    made_run(tmp_path, "y", flat(50, 150), label="two")
+    comparison = compare([str(tmp_path)])
+    found = improvements(comparison)["one", "two"]
+    assert found.value == 0.5
+    assert np.isnan([found.low, found.high]).all()
+    assert np.isfinite(aggregates(comparison)["two"]["mean"].low)
+
+
 def test_one_seed_has_no_interval(tmp_path):
     made_run(tmp_path, "x", flat(100))
     found = aggregates(compare([str(tmp_path)]))["PPO"]["IQM"]
@@ -243,7 +253,11 @@ def table(file):
 
 def test_page_tables_and_figures(data, references, tmp_path):
     summary = Summary(compare([str(data)], references))
+    (tmp_path / "out").mkdir()
+    for name in ("sample_efficiency_Earlier-v0.html", "sample_efficiency_Earlier-v0.png", "mine.html"):
+        (tmp_path / "out" / name).touch()
     files = write_all(summary, tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"mine.html", *(file.name for file in files)}
     assert {file.name for file in files} == {
         "comparison.md",
         *(f"{name}.csv" for name in ("scores", "aggregates", "improvement", "profiles", "curves")),

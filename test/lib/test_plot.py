@@ -94,6 +94,8 @@ def test_intervals_stand_below_each_other_in_order():
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first at the top
     assert list(figure.layout.yaxis.ticktext) == ["a", "b &lt;i&gt;"]
     assert figure.layout.shapes[0].x0 == 0.5
+    assert figure.layout.height is None
+    assert interval_figure("t", "score", rows * 20).layout.height > 1000
 
 
 def test_one_row_can_be_seen():
