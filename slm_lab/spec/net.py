@@ -111,6 +111,7 @@ class NetSpec(Section):
     def check(self, agent: "AgentSpec") -> None:
         """Raise if the rest of the agent does not fit this net."""
         name = agent.algorithm.name
+        self._check_role_keys(agent)
         if agent.algorithm.action_values:
             return
         if self.type.startswith("Dueling"):
@@ -122,6 +123,18 @@ class NetSpec(Section):
                 raise problem(
                     f"agent.net.{key}", f"noisy nets are for action values, and {name} learns none; remove it"
                 )
+
+    def _check_role_keys(self, agent: "AgentSpec") -> None:
+        """Raise if a key is for the net of a role that is not made by this spec."""
+        if agent.critic_net is None:
+            place, roles = "net", () if agent.algorithm.action_values else ROLES
+        else:
+            place, roles = ("critic_net", ("critic",)) if self is agent.critic_net else ("net", ("actor",))
+        for key in self.model_extra or ():
+            role, _, plain = key.partition("_")
+            if role in ROLES and role not in roles:
+                other = {"actor": "net", "critic": "critic_net"}[role] if roles else place
+                raise problem(f"agent.{place}.{key}", f"no net is made by it; use {plain} of {other}, or remove it")
 
     def declared(self, key: str) -> Any:
         """Return the value of a key that nets of this type have; None where it is none, or an argument of its own."""
