@@ -383,7 +383,7 @@ VALUE_DISTRIBUTIONS: dict[str, type[Section]] = {"C51": C51, "QR": QR}
 if TYPE_CHECKING:  # which of the models it is, is known at run time only
     AnyValueDistribution = Any
 else:
-    AnyValueDistribution = one_of("value distribution", "name", VALUE_DISTRIBUTIONS, ()) | None
+    AnyValueDistribution = one_of("value distribution", "name", VALUE_DISTRIBUTIONS) | None
 
 
 class QLearning(ActionValue):
@@ -549,4 +549,3 @@ ALGORITHMS: dict[str, type[Section]] = {
     "CrossQ": CrossQ,
     "TD3": TD3,
 }
-PLANNED_ALGORITHMS: tuple[str, ...] = ()

@@ -63,7 +63,7 @@ REPLAYS: dict[str, type[ReplaySpec]] = {"Replay": Replay, "PrioritizedReplay": P
 if TYPE_CHECKING:  # which of the models it is, is known at run time only
     AnyReplay = Any
 else:
-    AnyReplay = one_of("replay", "name", REPLAYS, ()) | None
+    AnyReplay = one_of("replay", "name", REPLAYS) | None
 
 
 class OnPolicyReplay(MemorySpec):
@@ -100,4 +100,3 @@ MEMORIES: dict[str, type[MemorySpec]] = {
     "Replay": Replay,
     "PrioritizedReplay": PrioritizedReplay,
 }
-PLANNED_MEMORIES = ()

@@ -136,20 +136,13 @@ def list_or_name(items: Any, names: Any) -> Any:
     return Annotated[Annotated[items, Tag("<list>")] | Annotated[names, Tag("<name>")], pick]
 
 
-def one_of(
-    what: str,
-    key: str,
-    registry: Mapping[str, type[Section]],
-    planned: Iterable[str],
-    outside: type[Section] | None = None,
-) -> Any:
+def one_of(what: str, key: str, registry: Mapping[str, type[Section]], outside: type[Section] | None = None) -> Any:
     """Return the type of a part that comes in several kinds, told apart by the value of `key`.
 
     Args:
         what: the kind of part, for messages.
         key: "name" or "type".
         registry: the kinds by that value.
-        planned: values that older files use and this version does not know yet.
         outside: the kind of every value "my_package.module:Name", where there are such.
     """
 
@@ -166,8 +159,6 @@ def one_of(
         kind, known = value.get(key), ", ".join(registry)
         if kind is None:
             raise problem(key, f"missing; the {what}: one of {known}")
-        if kind in planned:
-            raise problem(key, f"{kind} is not in this version; use one of {known}")
         if kind not in registry and not is_outside(kind):
             raise problem(key, unknown_text(f"unknown {what} {kind!r}", str(kind), registry))
         return value

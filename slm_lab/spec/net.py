@@ -415,4 +415,3 @@ NETS: dict[str, type[NetSpec]] = {
     "HydraMLPNet": HydraMLPNet,
     "TorchArcNet": TorchArcNet,
 }
-PLANNED_NETS = ()

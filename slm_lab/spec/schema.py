@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from slm_lab.spec.algorithm import (
     ALGORITHMS,
     DQN,
-    PLANNED_ALGORITHMS,
     PPO,
     PPOSIL,
     SARSA,
@@ -32,7 +31,6 @@ from slm_lab.spec.env import EnvSpec
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.memory import (
     MEMORIES,
-    PLANNED_MEMORIES,
     MemorySpec,
     OnPolicyBatchReplay,
     OnPolicyCrossEntropy,
@@ -43,7 +41,6 @@ from slm_lab.spec.memory import (
 from slm_lab.spec.model import Count, Natural, Section, as_spec_error, either, one_of, problem
 from slm_lab.spec.net import (
     NETS,
-    PLANNED_NETS,
     ConvNet,
     HydraMLPNet,
     MLPNet,
@@ -87,9 +84,9 @@ __all__ = [
 if TYPE_CHECKING:  # which of the models a part is, is known at run time only
     AnyAlgorithm = AnyMemory = AnyNet = Any
 else:
-    AnyAlgorithm = one_of("algorithm", "name", ALGORITHMS, PLANNED_ALGORITHMS)
-    AnyMemory = one_of("memory", "name", MEMORIES, PLANNED_MEMORIES) | None
-    AnyNet = one_of("net", "type", NETS, PLANNED_NETS, OutsideNet) | None
+    AnyAlgorithm = one_of("algorithm", "name", ALGORITHMS)
+    AnyMemory = one_of("memory", "name", MEMORIES) | None
+    AnyNet = one_of("net", "type", NETS, OutsideNet) | None
 
 
 class AgentSpec(Section):
