@@ -55,8 +55,8 @@ def make_memory(
         seed: of the sampling.
         horizon: the algorithm's training frequency: vector steps for OnPolicyBatchReplay, finished episodes for
             OnPolicyReplay and OnPolicyCrossEntropy; a replay needs none.
-        gamma: discount of the reward one step later; a replay's alone, as is
-        num_steps: how many steps on a transition leads.
+        gamma: discount of the reward one step later; only a replay reads it.
+        num_steps: how many steps on a transition leads; only a replay reads it.
     """
     if isinstance(spec, schema.Replay | schema.PrioritizedReplay):
         replay: dict[str, Any] = {

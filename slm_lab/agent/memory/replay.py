@@ -45,15 +45,15 @@ class Windows(NamedTuple):
     first: torch.Tensor
     """[L + n, B] bool, where a row does not go on from the row before it, but begins an episode."""
     action: torch.Tensor
-    """[M, *action] as in a `ReplayBatch`, and so are"""
+    """[M, *action] as in a `ReplayBatch`."""
     reward: torch.Tensor
-    """[M] and"""
+    """[M] as in a `ReplayBatch`."""
     discount: torch.Tensor
-    """[M]."""
+    """[M] as in a `ReplayBatch`."""
     place: torch.Tensor
-    """[M] int64, l * B + b: where in `obs` the observation of a transition is, and"""
+    """[M] int64, l * B + b: where in `obs` the observation of a transition is."""
     next_place: torch.Tensor
-    """[M] int64, where the one that followed its n steps is."""
+    """[M] int64, where in `obs` the one is that followed its n steps."""
     index: torch.Tensor
     """[M] int64 on the CPU; where the transitions lie in the memory."""
 

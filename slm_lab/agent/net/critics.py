@@ -18,8 +18,8 @@ class Critics(nn.Module):
     Args:
         spec: the critics' net spec.
         obs_shape: shape of one observation.
-        action_width: numbers in an action that is an input; 0 where there is a value for each of
-        outputs: actions.
+        action_width: numbers in an action that is an input; 0 where it is none, and there is a value for each action.
+        outputs: values; one, or as many as there are actions.
         count: of value functions; twins, by default.
     """
 
@@ -44,7 +44,7 @@ class ActionValue(nn.Module):
         if not action_width:
             self.net = make_net(spec, obs_shape, [outputs], [spec.critic_init_std])
         elif isinstance(spec, ConvNet):
-            last = not spec.fc_hid_layers  # whether a convolution is the last hidden layer
+            last = not spec.fc_hid_layers  # a convolution is the last hidden layer
             update = {"fc_hid_layers": [], "spectral_norm": spec.spectral_norm and last}
             body, features = conv_body(spec.model_copy(update=update), obs_shape)
             self.encoder = Net(body, [], normalize=spec.normalize)
