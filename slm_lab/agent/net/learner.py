@@ -16,7 +16,9 @@ from slm_lab.spec import NetSpec, SpecError
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 """(nets, *batch) -> (scalar to minimise, metrics): pure, so that it can be compiled as a whole."""
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm)
+TRAINED_IN_TRAINING = (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm, nn.RNNBase)
+"""Layers that learn in training mode only: there norms take the statistics of the batch, and recurrent cells have a
+gradient on a GPU."""
 _NOT_HERE = {
     "LBFGS": "it evaluates the loss several times per step",
     "SparseAdam": "it takes sparse gradients only",
@@ -72,9 +74,9 @@ class ParameterGroup:
 class Learner:
     """Minimises one loss by gradient descent.
 
-    The nets are in evaluation mode at all times but within a gradient step: only there do batch norms take the
-    statistics of the batch and update the running ones, and spectral norms follow their weights. Nets that are not
-    trained here (targets, the critics of a policy's step) never leave it.
+    The nets are in evaluation mode at all times. Only within a gradient step, and only of what is trained here (not of
+    targets, or of the critics in a policy's step), are some layers in training mode: there batch norms take the
+    statistics of the batch and update the running ones, and spectral norms follow their weights.
 
     Args:
         loss: the loss function.
@@ -95,12 +97,15 @@ class Learner:
         nets.eval()
         self._parameters = [parameter for group in groups for parameter in group.parameters]
         trained = {id(parameter) for parameter in self._parameters}
-        self._norms: list[nn.Module] = [
-            module for module in nets.modules() if isinstance(module, BATCH_NORMS) and id(module.weight) in trained
+        self._in_training: list[nn.Module] = [
+            module
+            for module in nets.modules()
+            if isinstance(module, TRAINED_IN_TRAINING)
+            and any(id(parameter) in trained for parameter in module.parameters(recurse=False))
         ]
         for module in nets.modules():  # spectral norms: how they follow the weight that they are of
             if isinstance(module, ParametrizationList) and id(module.original) in trained:
-                self._norms += list(module)
+                self._in_training += list(module)
 
     @property
     def lr(self) -> float:
@@ -109,10 +114,10 @@ class Learner:
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
-        for module in self._norms:
+        for module in self._in_training:
             module.train()
         gradients, metrics = self._differentiate(self.loss, self.nets, self._parameters, *batch)
-        for module in self._norms:
+        for module in self._in_training:
             module.eval()
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient

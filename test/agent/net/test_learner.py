@@ -265,6 +265,17 @@ def test_batch_norms_learn_in_a_step_and_nowhere_else():
     assert norm.num_batches_tracked.item() == 1
 
 
+def test_recurrent_cells_are_in_training_mode_in_a_step_and_nowhere_else():
+    """On a GPU they have no gradient in evaluation mode."""
+    cell, seen = nn.GRU(3, 4), []
+    cell.register_forward_hook(lambda module, *_: seen.append(module.training))
+    learner = Learner(lambda net, x: (net(x)[0].sum(), {}), cell, [ParameterGroup(cell.parameters(), net_spec())])
+    cell(torch.ones(5, 3))
+    learner.step(torch.ones(5, 3))
+    cell(torch.ones(5, 3))
+    assert seen == [False, True, False]
+
+
 def test_spectral_norms_follow_their_weight_in_a_step_and_nowhere_else():
     learner = make_learner(spectral_norm=True, optim_spec={"name": "SGD", "lr": 1.0})
     norm = next(module for module in learner.nets.modules() if hasattr(module, "_u"))
