@@ -22,6 +22,8 @@ slm-lab spec.json name                       a quick look: one session, MODE dev
 slm-lab spec.json name train                 train all sessions (seeds) of a spec
 slm-lab spec.json name train@latest          resume the newest run; also train@data/RUN
 slm-lab spec.json name enjoy@data/RUN        replay the best checkpoint
+slm-lab spec.json name search                search with Ray and Optuna; search@latest goes on
+slm-lab best data/RUN --train                train what a search has found
 slm-lab -s env=ALE/Pong-v5 spec.json name train
 slm-lab --job job/experiments.json           a batch, in file order
 slm-lab benchmark-table data                 what the runs came to, as a table
@@ -78,7 +80,7 @@ def run(
         str | None, typer.Argument(help="A spec in it; may be left out if it is the only one.")
     ] = None,
     mode: Annotated[
-        str, typer.Argument(help="dev, train, train@RUN, enjoy@RUN or search; RUN may be 'latest'.")
+        str, typer.Argument(help="dev, train, train@RUN, enjoy@RUN, search or search@RUN; RUN may be 'latest'.")
     ] = "dev",
     sets: Sets = None,
     job: Annotated[
@@ -88,6 +90,13 @@ def run(
     render: Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the environment.")] = False,
     record: Annotated[bool, typer.Option("--record", envvar="RECORD", help="enjoy: write an mp4.")] = False,
     episodes: Annotated[int, typer.Option(envvar="EPISODES", min=1, help="enjoy: episodes to play.")] = 10,
+    serial: Annotated[bool, typer.Option("--serial", envvar="SERIAL", help="search: in this process, no Ray.")] = False,
+    keep: Annotated[
+        int, typer.Option(envvar="KEEP_TRIALS", min=-1, help="search: keep the models of the best N trials; -1: all.")
+    ] = 3,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", envvar="RAY_ADDRESS", help="search: on this Ray cluster.")
+    ] = None,
     log_level: LogLevel = "INFO",
     torch_compile: Annotated[
         Literal["auto", "true", "false"],
@@ -108,7 +117,7 @@ def run(
 
     setup_logger(log_level)
     options = RunOptions(render, torch_compile, cuda_offset, profile, log_level)
-    settings = runs.Settings(tuple(sets or ()), data, options, record, episodes)
+    settings = runs.Settings(tuple(sets or ()), data, options, record, episodes, serial, keep, ray_address)
     if job is not None:
         if spec_file is not None:
             raise SpecError(f"--job {job} names its own specs; leave out {spec_file!r}")
@@ -116,6 +125,24 @@ def run(
     if spec_file is None:
         spec_file, spec_name = DEMO_FILE, DEMO_NAME
     runs.run(spec_file, spec_name, mode, settings)
+    return DONE
+
+
+@app.command()
+def best(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a search.")],
+    train: Annotated[bool, typer.Option("--train", help="Train it, with more seeds.")] = False,
+    sets: Sets = None,
+    data: Data = Path("data"),
+    log_level: LogLevel = "INFO",
+) -> int:
+    """Print the best trial of a search: its score, its values and its spec; or train it."""
+    from slm_lab.cli import run as runs
+    from slm_lab.experiment.options import RunOptions
+    from slm_lab.lib.logger import setup_logger
+
+    setup_logger(log_level)
+    runs.best(folder, train, runs.Settings(tuple(sets or ()), data, RunOptions(log_level=log_level)))
     return DONE
 
 

@@ -25,6 +25,9 @@ class Settings:
         options: how to run.
         record: enjoy writes an mp4.
         episodes: that enjoy plays.
+        serial: search without Ray.
+        keep: of how many trials of a search the models are kept.
+        ray_address: of the cluster that searches.
     """
 
     sets: Sequence[str] = ()
@@ -32,6 +35,9 @@ class Settings:
     options: RunOptions = field(default_factory=RunOptions)
     record: bool = False
     episodes: int = 10
+    serial: bool = False
+    keep: int = 3
+    ray_address: str | None = None
 
 
 def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) -> None:
@@ -46,8 +52,8 @@ def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) ->
     if settings.record and kind != "enjoy":
         raise SpecError("--record: only MODE enjoy@RUN writes an mp4; leave it out")
     if kind == "search":
-        raise SpecError("search is not in this version yet; train a spec with MODE train")
-    if kind == "enjoy":
+        search(spec_file, spec_name, target, settings)
+    elif kind == "enjoy":
         enjoy_run(spec_file, spec_name, target or LATEST, settings)
     elif target is not None:
         resume_run(spec_file, spec_name, target, settings)
@@ -62,9 +68,10 @@ def parse_mode(mode: str) -> tuple[str, str | None]:
     ('train', 'data/x@y')
     """
     kind, at, target = mode.partition("@")
-    if kind not in ("dev", "train", "enjoy", "search") or (at and kind in ("dev", "search")):
+    if kind not in ("dev", "train", "enjoy", "search") or (at and kind == "dev"):
         raise SpecError(
-            f"MODE {mode!r} is none of dev, train, train@latest, train@RUN, enjoy@latest, enjoy@RUN, search"
+            f"MODE {mode!r} is none of dev, train, train@latest, train@RUN, enjoy@latest, enjoy@RUN, search, "
+            "search@latest, search@RUN"
         )
     if at and not target:
         raise SpecError(f"MODE {mode!r} names no run; write {kind}@latest or {kind}@data/<run>")
@@ -89,8 +96,50 @@ def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Set
     paths = find(spec_file, spec_name, target, settings)
     if spec_name is not None and not f"{paths.spec_name}_".startswith(f"{spec_name}_"):
         raise SpecError(f"{paths.folder}: a run of {paths.spec_name!r}, not of {spec_name!r}")
-    dotted = [text for text in settings.sets if "." in text.partition("=")[0]]
-    train(_load(paths.spec, paths.spec_name, dotted), "train", settings, paths.folder)
+    if paths.study.exists():
+        raise SpecError(f"{paths.folder}: a search; go on with MODE search@{paths.folder}")
+    train(_load(paths.spec, paths.spec_name, _dotted(settings)), "train", settings, paths.folder)
+
+
+def search(spec_file: str, spec_name: str | None, target: str | None, settings: Settings) -> None:
+    """Begin a search, or go on with one, and print what came of it.
+
+    One that was interrupted is gone on with as well where the same command is given again.
+    """
+    from slm_lab.experiment.paths import find_run
+    from slm_lab.experiment.search import Search, interrupted_search, latest_search
+    from slm_lab.experiment.search_results import print_search
+
+    if target in (None, LATEST):
+        spec = _load(spec_file, spec_name, settings.sets if target is None else ())
+        paths = latest_search(settings.data_dir, spec.name) if target else interrupted_search(settings.data_dir, spec)
+        if target and paths is None:
+            raise SpecError(f"no search of {spec.name!r} in {settings.data_dir}; begin one with MODE search")
+    else:
+        paths = find_run(target)
+    if paths is not None:
+        spec = _load(paths.spec, paths.spec_name, _dotted(settings))
+    keys = {"serial": settings.serial, "keep": settings.keep, "address": settings.ray_address}
+    folder = None if paths is None else paths.folder
+    searching = Search(spec, settings.data_dir, folder, settings.options, **keys)
+    searching.run()
+    print_search(searching.paths)
+
+
+def best(target: str, train_it: bool, settings: Settings) -> None:
+    """Print the best trial of a search, or train it."""
+    from slm_lab.experiment.paths import find_run
+    from slm_lab.experiment.search_results import best_spec, print_best
+
+    paths = find_run(target)
+    if train_it:
+        train(best_spec(paths, _dotted(settings)), "train", settings)
+    else:
+        print_best(paths)
+
+
+def _dotted(settings: Settings) -> list[str]:
+    return [text for text in settings.sets if "." in text.partition("=")[0]]
 
 
 def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
@@ -98,6 +147,10 @@ def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Sett
     paths = find(spec_file, spec_name, target, settings)
     from slm_lab.experiment.enjoy import enjoy
 
+    if paths.study.exists() and paths.session is None:
+        from slm_lab.experiment.search_results import best_session
+
+        paths = best_session(paths)
     played = paths.folder if paths.session is None else paths.session_spec
     enjoy(played, episodes=settings.episodes, render=settings.options.render, record=settings.record)
 

@@ -227,7 +227,7 @@ def analyze_trial_sessions(paths: RunPaths, spec: "Spec", data_dir: str | Path) 
     return metrics["scalar"]
 
 
-def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False) -> dict[str, Scalars]:
+def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False, draw: bool = True) -> dict[str, Scalars]:
     """Turn the rows of a session into its metrics files and graphs.
 
     Without a rigorous evaluation the training rows are the evaluation rows as well, so that the layout is complete;
@@ -237,6 +237,7 @@ def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False) ->
         paths: names a session.
         baseline: b, mean return of a random policy.
         rigorous: whether the spec asks for a rigorous evaluation.
+        draw: draw the graphs as well.
 
     Returns:
         "train" and "eval" → scalar metrics.
@@ -255,13 +256,13 @@ def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False) ->
         metrics = session_metrics(rows, baseline)
         write_json(paths.session_metrics(mode), {"scalar": metrics.scalar, "local": metrics.local})
         write_json(paths.session_metrics_scalar(mode), metrics.scalar)
-        if mode == "train" or rigorous:
+        if draw and (mode == "train" or rigorous):
             _draw(graph.draw_session, paths, mode, rows, metrics.local, baseline)
         scalars[mode] = metrics.scalar
     return scalars
 
 
-def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> dict[str, Any]:
+def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, draw: bool = True) -> dict[str, Any]:
     """Turn the rows of a trial's sessions into the trial's metrics files and graphs.
 
     The evaluation rows count where there was a rigorous evaluation, the training rows otherwise. A session without a
@@ -271,6 +272,7 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> 
         paths: names a trial.
         spec: the trial's spec as a dict, e.g. `Spec.to_dict()`.
         baseline: b, mean return of a random policy.
+        draw: draw the graphs as well.
 
     Returns:
         as `trial_metrics`.
@@ -280,6 +282,8 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> 
     write_json(paths.trial_metrics, metrics)
     write_json(paths.trial_metrics_scalar, metrics["scalar"])
     write_json(paths.trial_metrics_scalar_top, metrics["scalar"])
+    if not draw:
+        return metrics
     series = {index: session.local for index, session in sessions.items()}
     means = {name: align(list(series.values()), name) for name in graph.RETURNS}
     _draw(graph.draw_trial, paths, series, means, baseline)

@@ -148,6 +148,11 @@ class RunPaths:
         """The same at the top of the folder."""
         return self.folder / self.experiment_df.name
 
+    @property
+    def study(self) -> Path:
+        """Of a search: the Optuna study, which says what was tried; where it is not, the run is no search."""
+        return self.folder / f"{self.spec_name}_study.log"
+
     # --- graphs; the name says what over what, e.g. "mean_returns_vs_frames"
 
     def session_graph(self, mode: str, name: str) -> Path:
@@ -166,10 +171,9 @@ class RunPaths:
         """Of a search: the trials together."""
         return self.graph_dir / f"{self.spec_name}_multi_trial_graph_{name}.html"
 
-    @property
-    def experiment_graph(self) -> Path:
-        """Of a search: metrics over what was searched."""
-        return self.graph_dir / f"{self.spec_name}_experiment_graph.html"
+    def experiment_graph(self, name: str = "") -> Path:
+        """A graph of a search; without a name: metrics over what was searched."""
+        return self.graph_dir / f"{self.spec_name}_experiment_graph{name and f'_{name}'}.html"
 
     # --- logs
 

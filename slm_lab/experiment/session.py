@@ -58,6 +58,7 @@ class Session:
         threads: CPU threads for torch.
         report: is told the progress.
         stop: a request to save and stop.
+        until: the frame at which to save and stop, where that is before `max_frame`.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Session:
         threads: int = 1,
         report: Report | None = None,
         stop: StopRequest | None = None,
+        until: int | None = None,
     ) -> None:
         self.spec, self.paths, self.mode = spec, paths, mode
+        self.until = spec.env.max_frame if until is None else min(until, spec.env.max_frame)
         self.options, self.threads = options or RunOptions(), threads
         self.report, self.stop = report, stop or StopRequest()
         self.index = paths.session or 0
@@ -155,7 +158,7 @@ class Session:
         obs = env.reset() if self._saved_frame < 0 else env.obs
         now = time.perf_counter
         next_report = now()
-        while clock.frame < max_frame and not self.stop.requested:
+        while clock.frame < self.until and not self.stop.requested:
             start = now()
             action = agent.act(obs, clock.frame)
             acted = now()

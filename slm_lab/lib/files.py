@@ -97,7 +97,7 @@ class RowWriter:
         self.path = Path(path)
         self.columns: list[str] | None = None
         if self.path.exists():
-            _cut_partial_line(self.path)
+            cut_partial_line(self.path)
             header = self.path.read_text(encoding="utf-8").partition("\n")[0]
             self.columns = header.split(",") if header else None
         self._file = self.path.open("a", encoding="utf-8", newline="")
@@ -179,7 +179,8 @@ def _split_rows(data: bytes) -> tuple[list[str], list[list[str]], int]:
     return columns, rows, len(lines) - len(rows) + bool(partial)
 
 
-def _cut_partial_line(path: Path) -> None:
+def cut_partial_line(path: Path) -> None:
+    """Cut off what a crash left of the last line of a file."""
     with path.open("rb+") as file:
         data = file.read()
         if not data.endswith(b"\n"):

@@ -69,7 +69,7 @@ def line_figure(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -
     import plotly.graph_objects as go  # takes a while, and training has no use for it
 
     traces = [trace for line in lines for trace in _traces(line)]
-    return go.Figure(data=traces, layout=_layout(title, x_title, y_title))
+    return go.Figure(data=traces, layout=layout(title, x_title, y_title))
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,17 @@ def interval_figure(title: str, x_title: str, rows: Sequence[Interval], mark: fl
         )
         for place, row in enumerate(rows)
     ]
-    layout = _layout(title, x_title, "")
+    look = layout(title, x_title, "")
     names = {"tickvals": list(range(len(rows))), "ticktext": [html.escape(row.name, quote=False) for row in rows]}
-    layout["yaxis"] |= names | {"range": [len(rows) - 0.5, -0.5]}
-    layout["xaxis"] |= {"rangemode": "normal"}
-    layout["hovermode"] = "closest"
+    look["yaxis"] |= names | {"range": [len(rows) - 0.5, -0.5]}
+    look["xaxis"] |= {"rangemode": "normal"}
+    look["hovermode"] = "closest"
     if len(rows) > MANY_INTERVALS:
-        layout["height"] = 150 + 34 * len(rows)
+        look["height"] = 150 + 34 * len(rows)
     if mark is not None:
         line = {"color": GREY, "width": 1.5, "dash": "dot"}
-        layout["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
-    return go.Figure(data=traces, layout=layout)
+        look["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+    return go.Figure(data=traces, layout=look)
 
 
 def write_html(figure: "go.Figure", path: str | Path) -> None:
@@ -245,7 +245,8 @@ def _faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def _layout(title: str, x_title: str, y_title: str) -> dict:
+def layout(title: str, x_title: str, y_title: str) -> dict:
+    """Return what all figures have in common."""
     axis: dict = {"gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": GREY, "ticks": "outside"}
     axis |= {"tickcolor": GREY, "automargin": True}
     return {

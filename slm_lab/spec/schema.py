@@ -38,7 +38,18 @@ from slm_lab.spec.memory import (
     PrioritizedReplay,
     Replay,
 )
-from slm_lab.spec.model import Count, Natural, Section, as_spec_error, either, one_of, problem
+from slm_lab.spec.model import (
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+    Several,
+    as_spec_error,
+    either,
+    one_of,
+    problem,
+)
 from slm_lab.spec.net import (
     NETS,
     ConvNet,
@@ -123,6 +134,29 @@ class AgentSpec(Section):
         return self
 
 
+class SearchScheduler(Section):
+    """What stops bad trials of a search early: each is judged at some frames, by the mean over its seeds."""
+
+    name: Literal["asha", "median"] = "asha"
+    """asha: only the best go on, one in reduction_factor (successive halving, arXiv 1810.05934); median: those go on
+    that are as good as the median of the others at this frame."""
+    grace_period: Count | None = None
+    """Frames before the first judgement; null: a tenth of max_frame. With asha the frames of a judgement are
+    reduction_factor times those of the one before, with median a grace_period more."""
+    reduction_factor: Several = 4
+    """Of asha."""
+
+
+class SearchResources(Section):
+    """What a session of a search takes."""
+
+    cpu: Positive = 1
+    """Cores; its threads, where that is more than one."""
+    gpu: NotNegative | None = None
+    """GPUs, also a share of one; null: none where net.gpu is false or there is none, else as much as lets the GPUs hold
+    as many sessions as the cores do."""
+
+
 class MetaSpec(Section):
     """How often: sessions, logging, evaluation, search."""
 
@@ -143,13 +177,16 @@ class MetaSpec(Section):
     max_session: Count = 1
     """Sessions of a trial: the same spec, each with a seed of its own."""
     max_trial: Count | None = None
-    """Trials of a search: how many samples of the search space; null where nothing is searched."""
+    """Trials of a search; null: all of a grid, and where nothing is searched."""
     seed: Natural | None = None
     """What every random stream derives from; null: drawn once, and written into the run's spec."""
-    search_scheduler: dict[str, Any] | None = None
-    """Stops bad trials of a search early: arguments of ASHA, e.g. grace_period (frames) and reduction_factor."""
-    search_resources: dict[str, Any] | None = None
-    """What one trial of a search takes: cpu and gpu, in numbers of them."""
+    search_algorithm: Literal["tpe", "random", "grid", "cma-es", "nsga"] | None = None
+    """What chooses the trials of a search; null: grid where all is grid_search, else tpe. nsga weighs the score against
+    env.max_frame, which must be searched then."""
+    search_scheduler: SearchScheduler | None = None
+    """What stops bad trials of a search early; null: nothing."""
+    search_resources: SearchResources = SearchResources()
+    """What a session of a search takes of the machine."""
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:

@@ -31,6 +31,7 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "agent.algorithm": ("clip_val_loss", "symlog_transform"),
     "env": ("vectorization_mode", "device"),
     "meta": ("train_mode", "search", "num_cpus", "num_gpus"),
+    "meta.search_scheduler": ("metric", "mode", "time_attr", "max_t", "brackets"),
 }
 """Keys of older files that nothing ever read, or nothing can be done with here: section -> keys."""
 _UNREAD_BY_SAC = (
@@ -322,6 +323,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, dict):
         for key, child in node.items():
             name = re.sub(r"(?<!_)_(choice)$", r"__\1", key)  # two files have one _ too few
+            name = re.sub(r"__normal$", "__randn", name)
             yield from _leaves(child, f"{path}.{name}" if path else name)
     elif isinstance(node, list) and len(node) == 1:
         yield from _leaves(node[0], path)

@@ -24,7 +24,7 @@ def test_names_of_the_lineage(tmp_path):
         run.trial_data_dict: "info/dqn_trial_data_dict.json",
         run.experiment_df: "info/dqn_experiment_df.csv",
         run.experiment_df_top: "dqn_experiment_df.csv",
-        run.experiment_graph: "graph/dqn_experiment_graph.html",
+        run.experiment_graph(): "graph/dqn_experiment_graph.html",
         run.multi_trial_graph("mean_returns_vs_frames"): "graph/dqn_multi_trial_graph_mean_returns_vs_frames.html",
         session.session_graph("eval", "mean_returns_ma_vs_frames"): (
             "graph/dqn_t0_s1_session_graph_eval_mean_returns_ma_vs_frames.html"

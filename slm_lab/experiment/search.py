@@ -1,0 +1,610 @@
+"""A search: trials of a spec with other values, chosen by Optuna, each with all its seeds.
+
+The truth is on disk: an Optuna study in a journal, `{spec}_study.log` in the run folder, and beside it the files that
+the trials leave, as any trial does; trial n of the study is trial n of the folder. A search that was killed goes on from
+there: trials that were at work are taken up with their values, and their sessions from their checkpoints.
+
+Ray only runs sessions (`slm_lab.experiment.pool`): plain tasks, which it runs again when a worker or a machine is lost.
+Ray Tune is not used: it keeps a second truth about the trials, and knows no trial of several sessions.
+
+Trials are stopped early at judgements: each session runs up to a frame and saves; when all seeds are there, the trial
+is judged by their mean, and goes on or is pruned. So a pruned trial keeps its rows and metrics, and the seeds of a trial
+need not run at the same time.
+"""
+
+import itertools
+import math
+import secrets
+import shutil
+import time
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from loguru import logger
+
+from slm_lab.experiment.analysis import analyze_session, analyze_trial
+from slm_lab.experiment.baseline import random_baseline
+from slm_lab.experiment.lock import only_one
+from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run, runs_in
+from slm_lab.experiment.pool import Outcome, Pool, RayPool, SerialPool, Stretch
+from slm_lab.experiment.search_results import SCORE, Row, by_strength, draw_results, ranked, read_table, write_table
+from slm_lab.experiment.signals import StopRequest, stop_on_signals
+from slm_lab.experiment.trial import Interrupted, TrialError
+from slm_lab.lib.files import cut_partial_line, read_rows, write_json
+from slm_lab.lib.logger import setup_logger
+from slm_lab.lib.rng import derive_seed
+from slm_lab.lib.shell import command_line
+from slm_lab.spec import Spec, SpecError, load_spec
+from slm_lab.spec.search_space import SearchSpace, show_values
+
+if TYPE_CHECKING:
+    import optuna
+
+MAY_CHANGE = ("max_trial", "search_resources")
+"""Keys of `meta` that a search may go on with otherwise than it began."""
+STARTUP = 10  # trials at random before TPE has something to go by; a third of the search where that is less
+BYTES_PER_ROW = 2 * 200  # of a session, in two files
+MARGIN = 0.05  # of the disk, that stays free
+
+
+@dataclass
+class _Trial:
+    """A trial at work.
+
+    Attributes:
+        number: of the study, and of the run folder.
+        spec: complete.
+        paths: of the trial.
+        values: what was chosen.
+        handle: Optuna's.
+        judgements: frames at which it will be judged, then max_frame.
+        waiting: sessions that are still to run to the first of these.
+        running: sessions at work.
+        failure: what went wrong.
+    """
+
+    number: int
+    spec: Spec
+    paths: RunPaths
+    values: dict[str, Any]
+    handle: "optuna.trial.Trial"
+    judgements: list[int]
+    waiting: list[int] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)
+    failure: str | None = None
+
+    @property
+    def stop_file(self) -> Path:
+        """Its sessions stop when this is there."""
+        return self.paths.log_dir / f".{self.paths.trial_prefix}.stop"
+
+
+class Search:
+    """Searches the space of a spec.
+
+    Args:
+        spec: with a `search` section.
+        data_dir: where the folder of the run is made.
+        resume: a search to go on with: its folder or a file in it.
+        options: how to run.
+        serial: one session after the other in this process, without Ray.
+        keep: of how many trials the models are kept, the best; -1: of all.
+        address: of a Ray cluster; None: this machine.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        data_dir: str | Path = "data",
+        resume: str | Path | None = None,
+        options: RunOptions | None = None,
+        *,
+        serial: bool = False,
+        keep: int = 3,
+        address: str | None = None,
+    ) -> None:
+        self.data_dir, self.options = Path(data_dir), options or RunOptions()
+        self.serial, self.keep, self.address = serial, keep, address
+        self.resume = find_run(resume) if resume is not None else None
+        self.spec = spec if spec.meta.seed is not None else spec.with_meta(seed=secrets.randbelow(2**31))
+        self.meta = self.spec.meta
+        self.space = SearchSpace(self.spec)
+        self.algorithm = spec.meta.search_algorithm or ("grid" if self.space.is_grid else "tpe")
+        self.grid = self.space.grid() if self.algorithm == "grid" else []
+        self.count = self._count()
+        self._check()
+
+    def _count(self) -> int:
+        count = self.meta.max_trial
+        if count is None and not self.grid:
+            raise SpecError("meta.max_trial: missing; say how many trials the search has, e.g. -s meta.max_trial=16")
+        return min(count or len(self.grid), len(self.grid) or count or 0)
+
+    def _check(self) -> None:
+        """Refuse what could only fail later."""
+        meta, paths = self.meta, [parameter.path for parameter in self.space.parameters]
+        if meta.distributed:
+            raise SpecError(f'meta.distributed: "{meta.distributed}" cannot be searched; set it to false')
+        if self.algorithm == "nsga" and "env.max_frame" not in paths:
+            raise SpecError(
+                "meta.search_algorithm: nsga weighs the score against env.max_frame, which is not searched; add for "
+                'example "env.max_frame__choice": [10000, 20000], or use tpe'
+            )
+        if self.algorithm == "nsga" and meta.search_scheduler:
+            raise SpecError("meta.search_scheduler: nsga stops nothing early; remove it, or use tpe")
+        if self.algorithm == "cma-es" and not any(parameter.choices == () for parameter in self.space.parameters):
+            raise SpecError("meta.search_algorithm: cma-es needs a number to search, and all is choice; use tpe")
+        _import_optuna(self.algorithm)
+        self.space.check()
+
+    # --- the run
+
+    def run(self) -> list[Row]:
+        """Search until there are `max_trial` trials.
+
+        Returns:
+            the trials, the strongest first.
+
+        Raises:
+            SpecError: the spec, or what is asked for, does not fit.
+            TrialError: no trial has come to a score.
+            Interrupted: Ctrl-C or SIGTERM, after a clean save.
+        """
+        if self.resume is not None:
+            self._refuse_another_search()
+        self.paths = self.resume or new_run(self.data_dir, self.spec.name)
+        try:
+            with only_one(self.paths.log_dir / ".search.lock", self.paths):
+                return self._run()
+        except SpecError:
+            if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
+                discard_run(self.paths)
+            raise
+
+    def _run(self) -> list[Row]:
+        logs = [self.paths.run_log]
+        setup_logger(self.options.log_level, *logs)
+        try:
+            with stop_on_signals() as stop:
+                pool = self._pool(stop, logs)
+                try:
+                    self._announce(pool)
+                    write_json(self.paths.spec, {self.spec.name: self.spec.to_dict()})
+                    self.study = self._open_study()
+                    self._search(pool, stop)
+                finally:
+                    pool.close()
+            rows = self._results()
+            if stop.requested:
+                raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
+            if not any(row.state == "COMPLETE" for row in rows):
+                first = next((row.reason for row in rows if row.reason), "all were pruned")
+                raise TrialError(f"no trial has come to a score; the first: {first}")
+            return rows
+        finally:
+            setup_logger(self.options.log_level)
+
+    def resume_command(self) -> str:
+        """Return the command that goes on with this search."""
+        words = ["slm-lab", self.paths.spec, self.spec.name, f"search@{self.paths.folder}"]
+        return command_line(*words, *(["--serial"] if self.serial else []))
+
+    def _pool(self, stop: StopRequest, logs: list[Path]) -> Pool:
+        if self.serial:
+            return SerialPool(stop, logs)
+        resources = self.meta.search_resources
+        gpu = 0.0 if self.spec.agent.net is None or self.spec.agent.net.gpu is False else resources.gpu
+        return RayPool(resources.cpu, gpu, self.address)
+
+    def _refuse_another_search(self) -> None:
+        """Raise if a search that goes on is to be another one."""
+        paths = self.resume
+        if paths is None or not paths.study.exists():
+            raise SpecError(f"{paths and paths.folder}: not a search; begin one with MODE search")
+        before, now = (_comparable(spec) for spec in (load_spec(paths.spec, paths.spec_name), self.spec))
+        for path in sorted(before.keys() | now.keys()):
+            if before.get(path) != now.get(path):
+                raise SpecError(f"{path}: a search that goes on keeps its spec; leave it, or begin a new search")
+
+    # --- the study
+
+    def _open_study(self) -> "optuna.Study":
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        file = self.paths.study
+        if file.exists():
+            cut_partial_line(file)
+        backend: BaseJournalBackend = JournalFileBackend(str(file), lock_obj=_no_lock())
+        return optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name=self.spec.name,
+            directions=["maximize", "minimize"] if self.algorithm == "nsga" else ["maximize"],
+            load_if_exists=True,
+            sampler=self._sampler(),
+            pruner=self._pruner(),
+        )
+
+    def _sampler(self) -> "optuna.samplers.BaseSampler":
+        from optuna import samplers
+
+        # what was drawn at random before a search went on is not drawn again
+        begun = len(read_table(self.paths)) if self.resume else 0
+        seed = derive_seed(self.spec.meta.seed or 0, "search", begun) % 2**32
+        match self.algorithm:
+            case "tpe":
+                startup = min(STARTUP, max(1, self.count // 3))
+                return samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+            case "cma-es":
+                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "nsga":
+                return samplers.NSGAIISampler(seed=seed, population_size=max(2, min(50, self.count // 4)))
+        return samplers.RandomSampler(seed=seed)
+
+    def _pruner(self) -> "optuna.pruners.BasePruner":
+        from optuna import pruners
+
+        scheduler = self.meta.search_scheduler
+        if scheduler is None:
+            return pruners.NopPruner()
+        if scheduler.name == "median":
+            return pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+        return pruners.SuccessiveHalvingPruner(
+            min_resource=self._grace(self.spec), reduction_factor=scheduler.reduction_factor
+        )
+
+    def _grace(self, spec: Spec) -> int:
+        scheduler = self.meta.search_scheduler
+        grace = None if scheduler is None else scheduler.grace_period
+        return grace or max(1, spec.env.max_frame // 10)
+
+    def _judgements(self, spec: Spec) -> list[int]:
+        """Return the frames at which a trial is judged, and its end."""
+        scheduler, end = self.meta.search_scheduler, spec.env.max_frame
+        if scheduler is None:
+            return [end]
+        grace = self._grace(spec)
+        if scheduler.name == "median":
+            return [*range(grace, end, grace), end]
+        frames = (grace * scheduler.reduction_factor**rung for rung in itertools.count())
+        return [*itertools.takewhile(lambda frame: frame < end, frames), end]
+
+    # --- the search itself
+
+    def _search(self, pool: Pool, stop: StopRequest) -> None:
+        self._started, self._done_before = time.monotonic(), self._finished()
+        trials = [trial for frozen in self._unfinished() if (trial := self._take_up(frozen))]
+        self.stop_file.unlink(missing_ok=True)
+        while True:
+            while not stop.requested and sum(len(trial.running) for trial in trials) < pool.slots:
+                stretch = self._next_stretch(trials, pool.threads)
+                if stretch is None:
+                    break
+                pool.submit(stretch)
+            if not any(trial.running for trial in trials):
+                break
+            if stop.requested:
+                self.stop_file.touch()
+            for stretch, outcome in pool.wait():
+                trial = next(trial for trial in trials if trial.number == stretch.paths.trial)
+                self._session_ended(trial, stretch.paths.session or 0, outcome)
+            trials = [trial for trial in trials if self._still_at_work(trial)]
+        self.stop_file.unlink(missing_ok=True)
+
+    @property
+    def stop_file(self) -> Path:
+        """All sessions stop when this is there."""
+        return self.paths.log_dir / ".search.stop"
+
+    def _next_stretch(self, trials: list[_Trial], threads: int) -> Stretch | None:
+        """Take a session that waits, of the oldest trial first, or else begin a trial."""
+        while not any(trial.waiting for trial in trials):
+            if len(self.study.get_trials(deepcopy=False)) - self._enqueued() >= self.count:
+                return None
+            trial = self._begin()
+            if trial is not None:
+                trials.append(trial)
+        trial = next(trial for trial in trials if trial.waiting)
+        index = trial.waiting.pop(0)
+        trial.running.add(index)
+        stops = (self.stop_file, trial.stop_file)
+        return Stretch(trial.spec, trial.paths.for_session(index), trial.judgements[0], threads, self.options, stops)
+
+    def _enqueued(self) -> int:
+        """Return how many trials of a grid are written down but not begun: one, after a kill at that moment."""
+        return sum(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False))
+
+    def _begin(self) -> _Trial | None:
+        """Begin a new trial; None if what was drawn makes no spec."""
+        if self.grid and not self._enqueued():
+            self.study.enqueue_trial(self.grid[len(self.study.get_trials(deepcopy=False))])
+        return self._equip(self.study.ask())
+
+    def _take_up(self, frozen: "optuna.trial.FrozenTrial") -> _Trial | None:
+        from optuna.trial import Trial
+
+        return self._equip(Trial(self.study, frozen._trial_id), frozen.intermediate_values)
+
+    def _equip(self, handle: "optuna.trial.Trial", judged: Container[int] = ()) -> _Trial | None:
+        values = self.space.suggest(handle)
+        paths = self.paths.for_trial(handle.number)
+        try:
+            spec = self.space.apply(values)
+        except SpecError as error:
+            self._tell(_Trial(handle.number, self.spec, paths, values, handle, []), "FAIL", reason=str(error))
+            return None
+        judgements = [frame for frame in self._judgements(spec) if frame not in judged or frame == spec.env.max_frame]
+        sessions = list(range(spec.meta.max_session))
+        for file in (paths.trial_spec, *(paths.for_session(index).session_spec for index in sessions)):
+            write_json(file, {spec.name: spec.to_dict()})
+        trial = _Trial(handle.number, spec, paths, values, handle, judgements, sessions)
+        trial.stop_file.unlink(missing_ok=True)
+        logger.info("trial {} begins: {}", trial.number, show_values(values))
+        return trial
+
+    def _session_ended(self, trial: _Trial, index: int, outcome: Outcome) -> None:
+        trial.running.discard(index)
+        if outcome.status == "failed" and trial.failure is None:
+            trial.failure = f"session {index}: {' '.join(outcome.reason.split())}"
+            trial.waiting.clear()
+            trial.stop_file.touch()  # a trial without one of its seeds is none, so the others need not go on
+        if outcome.status == "stopped" and trial.failure is None:
+            trial.waiting.append(index)  # for the next time
+
+    def _still_at_work(self, trial: _Trial) -> bool:
+        """Judge or end a trial whose sessions have all got to where they were to go; tell whether it goes on."""
+        if trial.running:
+            return True
+        if trial.failure is not None:
+            self._end(trial, "FAIL", trial.failure)
+            return False
+        if trial.waiting:
+            return True
+        frame = trial.judgements.pop(0)
+        score = self._score(trial)
+        if not trial.judgements:
+            self._end(trial)
+            return False
+        if math.isfinite(score):  # else nothing is known yet
+            trial.handle.report(score, frame)
+            if trial.handle.should_prune():
+                self._end(trial, "PRUNED", f"at frame {frame}, with a {SCORE} of {score:.4g}")
+                return False
+        trial.waiting = list(range(trial.spec.meta.max_session))
+        return True
+
+    def _score(self, trial: _Trial) -> float:
+        """Return the mean over the seeds of what they have come to; NaN while one has no return."""
+        kind = "eval" if trial.spec.meta.rigorous_eval else "train"
+        scores = []
+        for index in range(trial.spec.meta.max_session):
+            file = trial.paths.for_session(index).session_df(kind)
+            column = read_rows(file).get(SCORE, np.empty(0)) if file.exists() else np.empty(0)
+            scores.append(column[-1] if column.size else math.nan)
+        return float(np.mean(scores))
+
+    def _end(self, trial: _Trial, state: str = "COMPLETE", reason: str = "") -> None:
+        """Analyse a trial that has ended, and write down what it came to."""
+        metrics: dict[str, float] = {}
+        try:
+            metrics = self._analyze(trial)
+        except OSError as error:  # it has failed before its first row
+            reason = reason or f"no rows: {error}"
+        score = metrics.get(SCORE, math.nan)
+        if state == "COMPLETE" and not math.isfinite(score):
+            state, reason = "FAIL", reason or f"no {SCORE}: not every session has finished an episode"
+        trial.stop_file.unlink(missing_ok=True)
+        self._tell(trial, state, metrics, reason)
+
+    def _analyze(self, trial: _Trial) -> dict[str, float]:
+        """Make the metrics of a trial; its graphs are drawn at the end, if it is one of the best."""
+        baseline = random_baseline(trial.spec.env, self.data_dir)
+        rigorous = trial.spec.meta.rigorous_eval > 0
+        for index in range(trial.spec.meta.max_session):
+            paths = trial.paths.for_session(index)
+            if paths.session_df("train").exists():
+                analyze_session(paths, baseline, rigorous, draw=False)
+        metrics = analyze_trial(trial.paths, trial.spec.to_dict(), baseline, draw=False)
+        seeds = [session[SCORE] for session in metrics["sessions"].values()]
+        if len(seeds) < trial.spec.meta.max_session or not all(math.isfinite(seed) for seed in seeds):
+            return metrics["scalar"] | {SCORE: math.nan}
+        return metrics["scalar"]
+
+    def _tell(self, trial: _Trial, state: str, metrics: Mapping[str, float] | None = None, reason: str = "") -> None:
+        """Write down what a trial came to: first the table, then the study, after which it counts as finished."""
+        from optuna.trial import TrialState
+
+        metrics = dict(metrics or {})
+        rows = {row.trial: row for row in read_table(self.paths)}
+        rows[trial.number] = row = Row(trial.number, state, trial.values, metrics, reason)
+        write_table(self.paths, list(rows.values()))
+        if reason:
+            trial.handle.set_user_attr("reason", reason)
+        score = metrics.get(SCORE, math.nan)
+        values = None if state != "COMPLETE" else [score, trial.spec.env.max_frame][: len(self.study.directions)]
+        self.study.tell(trial.handle, values, TrialState[state])
+        self._delete_models(list(rows.values()))
+        self._log_trial(row)
+
+    def _delete_models(self, rows: list[Row]) -> None:
+        """Delete the models of trials that have ended and are not among the best."""
+        if self.keep < 0:
+            return
+        best = [row.trial for row in ranked(rows)[: self.keep]]
+        for row in rows:
+            if row.trial not in best:
+                prefix = self.paths.for_trial(row.trial).trial_prefix
+                for folder in [path for path in self.paths.model_dir.iterdir() if path.name.startswith(f"{prefix}_s")]:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _unfinished(self) -> list["optuna.trial.FrozenTrial"]:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+
+    def _finished(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
+    # --- what is said
+
+    def _announce(self, pool: Pool) -> None:
+        """Say what the search will take; refuse what the disk cannot hold.
+
+        Raises:
+            SpecError: the disk is too small.
+        """
+        from slm_lab.experiment.measure import measure
+
+        sessions, frames = self.meta.max_session, self.spec.env.max_frame
+        size = measure(self.spec)
+        checkpoint = 3 * 4 * sum(size.parameters.values())  # weights and two moments, as a rule
+        per_session = 2 * (checkpoint + size.memory_bytes) + checkpoint  # two to go on from, and the best
+        kept = self.count if self.keep < 0 else min(self.count, self.keep)
+        models = (min(pool.slots, self.count * sessions) + kept * sessions) * per_session
+        rows = self.count * sessions * (frames / self.meta.log_frequency) * BYTES_PER_ROW
+        disk, usage = models + rows, shutil.disk_usage(self.paths.folder)
+        product = f"{self.count} trials × {sessions} session{'s' * (sessions != 1)} × {frames:,} frames"
+        total = f"{self.count * sessions * frames:,} frames"
+        lines = [
+            f"search: {product} = {total}, by {self.algorithm}{self._scheduler_text()}",
+            f"  {pool.describe()}",
+            f"  disk: about {disk / 1e6:,.0f} MB, of {usage.free / 1e6:,.0f} MB free",
+            f"  time: {self._time_text(pool)}",
+        ]
+        logger.info("{}", "\n".join(lines))
+        if disk > usage.free - MARGIN * usage.total:
+            raise SpecError(f"--data {self.data_dir}: {lines[2].strip()}; free some, or keep fewer models (--keep)")
+
+    def _scheduler_text(self) -> str:
+        scheduler = self.meta.search_scheduler
+        if scheduler is None:
+            return ""
+        frames = ", ".join(f"{frame:,}" for frame in self._judgements(self.spec)[:-1])
+        return f"; {scheduler.name} stops trials early, at frames {frames or 'none'}"
+
+    def _time_text(self, pool: Pool) -> str:
+        done = [row for row in read_table(self.paths) if row.state == "COMPLETE"] if self.resume else []
+        seconds = [seconds for row in done if (seconds := self._wall_time(row.trial))]
+        if not seconds:
+            return "known after the first trial"
+        left = (self.count - len(read_table(self.paths))) * self.meta.max_session * float(np.mean(seconds))
+        return f"about {_duration(left / pool.slots)} left"
+
+    def _wall_time(self, trial: int) -> float:
+        """Return the seconds that the first session of a trial took."""
+        file = self.paths.for_trial(trial).for_session(0).session_df("train")
+        wall = read_rows(file).get("wall_t", np.empty(0)) if file.exists() else np.empty(0)
+        return float(wall[-1]) if wall.size else 0.0
+
+    def _log_trial(self, row: Row) -> None:
+        rows = read_table(self.paths)
+        best = ranked(rows)
+        done = self._finished()
+        words = {
+            "COMPLETE": f"{SCORE} {row.score:.4g}",
+            "PRUNED": f"pruned {row.reason}",
+            "FAIL": f"failed: {row.reason}",
+        }
+        fresh = done - self._done_before
+        left = (time.monotonic() - self._started) / fresh * (self.count - done) if fresh else math.nan
+        logger.info(
+            "trial {}: {} ({}) | {}/{} trials{}{}",
+            row.trial,
+            words[row.state],
+            show_values(row.params),
+            done,
+            self.count,
+            f" | best: trial {best[0].trial} with {best[0].score:.4g}" if best else "",
+            f" | about {_duration(left)} left" if done < self.count else "",
+        )
+
+    # --- results
+
+    def _results(self) -> list[Row]:
+        """Draw the best trials and the search as a whole; also where it was stopped."""
+        rows = read_table(self.paths)
+        for row in ranked(rows)[: max(self.keep, 1)]:
+            paths = self.paths.for_trial(row.trial)
+            if not paths.trial_graph_top("mean_returns_vs_frames").exists():
+                spec = load_spec(paths.trial_spec, paths.spec_name)
+                baseline = random_baseline(spec.env, self.data_dir)
+                for index in range(spec.meta.max_session):
+                    analyze_session(paths.for_session(index), baseline, spec.meta.rigorous_eval > 0)
+                analyze_trial(paths, spec.to_dict(), baseline)
+        draw_results(self.paths, self.study)
+        return by_strength(rows)
+
+
+def latest_search(data_dir: str | Path, spec_name: str) -> RunPaths | None:
+    """Return the newest search of exactly this spec name; None where there is none."""
+    runs = [paths for paths in runs_in(data_dir) if paths.spec_name == spec_name and paths.study.exists()]
+    return runs[-1] if runs else None
+
+
+def interrupted_search(data_dir: str | Path, spec: Spec) -> RunPaths | None:
+    """Return the newest search if it is of this very spec and has not come to its end; None otherwise."""
+    paths = latest_search(data_dir, spec.name)
+    if paths is None:
+        return None
+    begun = load_spec(paths.spec, paths.spec_name)
+    if spec.meta.seed is None:  # it was drawn then
+        spec = spec.with_meta(seed=begun.meta.seed)
+    if begun.hash != spec.hash or len(read_table(paths)) >= Search(begun).count:
+        return None
+    logger.info("going on with {}, which has not come to its end", paths.folder)
+    return paths
+
+
+def _comparable(spec: Spec) -> dict[str, Any]:
+    """Return path → value of what a search must keep."""
+    raw = spec.to_dict()
+    for key in MAY_CHANGE:
+        raw["meta"].pop(key)
+    return dict(_leaves(raw))
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, child in node.items():
+            yield from _leaves(child, f"{path}.{key}" if path else key)
+    else:
+        yield path, node
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "–"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _import_optuna(algorithm: str) -> None:
+    missing = None
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        missing = "Optuna"
+    if algorithm == "cma-es":
+        missing = missing or (None if find_spec("cmaes") else "cmaes, which search_algorithm cma-es needs,")
+    if missing:
+        raise SpecError(f"search: {missing} is not installed; `pip install 'slm-lab[search]'`")
+
+
+def _no_lock() -> Any:
+    """Return a lock of the journal that does nothing: the run is locked already, and a kill leaves nothing behind."""
+    from optuna.storages.journal._file import BaseJournalFileLock
+
+    class NoLock(BaseJournalFileLock):
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    return NoLock()
