@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ SCORE = "total_reward_ma"
 """What trials are ranked by: the mean over the seeds."""
 STRENGTH = "strength"
 SEEDS = 4  # at least, of the best trial when it is trained
+FEW = 4  # scores that the importance of parameters can be told from
 SHOWN = 10  # trials in the table at the end
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 
@@ -209,12 +211,14 @@ def importances(study: "optuna.Study") -> dict[str, float]:
     """Return path → share of what decides the score, by PED-ANOVA (arXiv 2304.10255); empty if unknown."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    if len({trial.values[0] for trial in study.get_trials(deepcopy=False) if trial.values}) < 4:
+    if len({trial.values[0] for trial in study.get_trials(deepcopy=False) if trial.values}) < FEW:
         return {}
+    # towards low values, where it is not told the direction
+    target = None if len(study.directions) == 1 else lambda trial: -trial.values[0]
     try:
-        return get_param_importances(
-            study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: (trial.values or [math.nan])[0]
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
     except (ValueError, RuntimeError) as error:  # e.g. a parameter has the same value in all of the best
         logger.debug("no importance of the parameters: {}", error)
         return {}

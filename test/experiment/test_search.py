@@ -1,0 +1,305 @@
+"""Searches in this process: what they leave, what they survive, and what they refuse."""
+
+import csv
+import json
+import math
+
+import pytest
+from lab_runs import make_spec
+
+from slm_lab.experiment.paths import RunPaths
+from slm_lab.experiment.search import Search
+from slm_lab.experiment.search_results import best_session, best_spec, best_trial, read_table
+from slm_lab.experiment.trial import Interrupted, TrialError
+from slm_lab.lib import plot
+from slm_lab.lib.plot import read_figure
+from slm_lab.spec import Spec, SpecError, load_spec
+
+optuna = pytest.importorskip("optuna")
+
+GAMMA, LR, LAYERS = "agent.algorithm.gamma", "agent.net.optim_spec.lr", "agent.net.hid_layers"
+SPACE = {f"{GAMMA}__uniform": [0.9, 0.999], f"{LR}__loguniform": [1e-4, 1e-2], f"{LAYERS}__choice": [[8], [8, 8]]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _light_pages():
+    """Pages without plotly.js, and no PNGs: they have tests of their own, and take longer than these searches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSER_PATH", "/no/browser")
+        patch.setattr(plot, "_plotly_js", lambda: "")
+        yield
+
+
+def searched(search=None, algorithm="PPO", env="CartPole-v1", meta=None, **env_keys):
+    spec = make_spec(algorithm, env, meta={"max_trial": 4} | (meta or {}), **({"max_frame": 600} | env_keys))
+    return Spec.from_dict("tiny", spec.to_dict() | {"search": search or SPACE})
+
+
+def serial(spec, folder, **keys):
+    search = Search(spec, folder, serial=True, **keys)
+    search.run()
+    return search
+
+
+def study_of(paths):
+    backend = optuna.storages.journal.JournalFileBackend(str(paths.study))
+    return optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+
+
+def states(paths):
+    return [trial.state.name for trial in study_of(paths).trials]
+
+
+def table_of(paths):
+    with paths.experiment_df_top.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A search that has come to its end: four trials of two sessions."""
+    return serial(searched(meta={"max_session": 2}), tmp_path_factory.mktemp("data"), keep=1).paths
+
+
+def test_every_trial_leaves_what_a_trial_leaves(done):
+    rows = read_table(done)
+    assert [row.trial for row in rows] == [0, 1, 2, 3]
+    assert states(done) == ["COMPLETE"] * 4
+    for row in rows:
+        trial = done.for_trial(row.trial)
+        spec = load_spec(trial.trial_spec, "tiny")
+        assert spec.search == {}
+        assert spec.agent.algorithm.gamma == row.params[GAMMA]
+        assert spec.agent.net.optim_spec["lr"] == row.params[LR]
+        assert spec.agent.net.hid_layers == row.params[LAYERS]
+        assert len(json.loads(trial.trial_metrics.read_text())["sessions"]) == 2
+        assert json.loads(trial.trial_metrics_scalar.read_text())["total_reward_ma"] == row.score
+        for index in (0, 1):
+            assert trial.for_session(index).session_df("train").exists()
+            assert load_spec(trial.for_session(index).session_spec, "tiny").hash == spec.hash
+    # what the study was told is the mean over the seeds
+    assert [trial.value for trial in study_of(done).trials] == [row.score for row in rows]
+
+
+def test_the_table_has_the_strongest_first(done):
+    table = table_of(done)
+    assert list(table[0])[:4] == ["trial", GAMMA, LAYERS, LR]
+    strengths = [float(line["strength"]) for line in table]
+    assert strengths == sorted(strengths, reverse=True)
+    assert {line["state"] for line in table} == {"COMPLETE"}
+    assert done.experiment_df.read_text() == done.experiment_df_top.read_text()
+
+
+def test_graphs_of_the_search_and_of_the_best_trial(done):
+    pages = {page.name.removeprefix("tiny_") for page in done.graph_dir.glob("*.html")}
+    assert {f"experiment_graph{kind}.html" for kind in ("", "_parallel_coordinates", "_importance")} <= pages
+    figure = read_figure(done.experiment_graph())
+    assert len(figure["data"]) == 8 * 3  # metrics × parameters, a dot a trial
+    assert all(len(trace["x"]) == 4 for trace in figure["data"])
+    lines = read_figure(done.multi_trial_graph("mean_returns_ma_vs_frames"))["data"]
+    assert {line["name"] for line in lines} == {f"trial {index}" for index in range(4)}
+    best = best_trial(done).trial
+    drawn = {page.name for page in done.folder.glob("*_trial_graph_mean_returns_vs_frames.html")}
+    assert drawn == {f"tiny_t{best}_trial_graph_mean_returns_vs_frames.html"}
+
+
+def test_only_the_models_of_the_best_are_kept(done):
+    best = best_trial(done).trial
+    assert max(row.score for row in read_table(done)) == best_trial(done).score
+    assert {folder.name[: len("tiny_t0")] for folder in done.model_dir.iterdir()} == {f"tiny_t{best}"}
+
+
+def test_the_best_is_trained_with_other_and_more_seeds(done):
+    spec = best_spec(done)
+    assert (spec.name, spec.meta.max_session, spec.search) == ("tiny_best", 4, {})
+    assert spec.agent.algorithm.gamma == best_trial(done).params[GAMMA]
+    assert best_spec(done, ["meta.max_session=2"]).meta.max_session == 2
+    session = best_session(done)
+    assert session.trial == best_trial(done).trial
+
+
+def test_the_same_seed_is_the_same_search(done, tmp_path):
+    again = serial(searched(meta={"max_session": 2, "max_trial": 2}), tmp_path).paths
+    assert read_table(again) == read_table(done)[:2]
+    other = serial(searched(meta={"max_session": 1, "max_trial": 1, "seed": 8}), tmp_path).paths
+    assert read_table(other)[0].params != read_table(done)[0].params
+
+
+def test_more_trials_extend_a_search_that_was_done(tmp_path):
+    spec = searched(meta={"max_trial": 1})
+    paths = serial(spec, tmp_path).paths
+    first = read_table(paths)
+    serial(spec.with_meta(max_trial=3), tmp_path, resume=paths.folder)
+    rows = read_table(paths)
+    assert rows[:1] == first
+    assert len({row.params[GAMMA] for row in rows}) == 3
+    serial(spec.with_meta(max_trial=3), tmp_path, resume=paths.folder)  # nothing is left to do
+    assert read_table(paths) == rows
+
+
+def test_a_search_that_goes_on_keeps_its_spec(done, tmp_path):
+    spec = load_spec(done.spec, "tiny", ["env.max_frame=700"])
+    with pytest.raises(SpecError, match=r"^env.max_frame: a search that goes on keeps its spec"):
+        Search(spec, tmp_path, resume=done.folder, serial=True).run()
+
+
+def test_stopped_it_goes_on_as_if_never_stopped(done, tmp_path, monkeypatch):
+    from slm_lab.experiment import pool, search
+
+    stops = []
+    real = pool.run_stretch
+
+    def stop_in_trial_2(stretch, stop):
+        if stretch.paths.trial == 2 and not stops:
+            stops.append(stop)
+            stop.request()  # as Ctrl-C does
+        return real(stretch, stop)
+
+    monkeypatch.setattr(pool, "run_stretch", stop_in_trial_2)
+    spec = searched(meta={"max_session": 2})
+    with pytest.raises(Interrupted, match=r"go on with: slm-lab .* search@.* --serial"):
+        serial(spec, tmp_path)
+    paths = search.latest_search(tmp_path, "tiny")
+    assert states(paths) == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert search.interrupted_search(tmp_path, spec) == paths
+    assert search.interrupted_search(tmp_path, spec.with_meta(seed=9)) is None
+    serial(load_spec(paths.spec, "tiny"), tmp_path, resume=paths.folder)
+    assert states(paths) == ["COMPLETE"] * 4
+    assert search.interrupted_search(tmp_path, spec) is None
+    assert read_table(paths)[:3] == read_table(done)[:3]  # the fourth is drawn anew
+
+
+def test_bad_trials_are_stopped_early_and_keep_what_they_have(tmp_path):
+    meta = {"max_session": 2, "max_trial": 4, "search_scheduler": {"grace_period": 200, "reduction_factor": 2}}
+    paths = serial(searched(meta=meta), tmp_path).paths
+    rows = read_table(paths)
+    pruned = [row for row in rows if row.state == "PRUNED"]
+    assert pruned
+    assert any(row.state == "COMPLETE" for row in rows)
+    for row in pruned:
+        trial = study_of(paths).trials[row.trial]
+        assert row.metrics["frame"] in (200, 400)
+        # judged by the mean over both seeds
+        assert trial.intermediate_values[int(row.metrics["frame"])] == pytest.approx(row.score)
+        assert row.reason.startswith(f"at frame {int(row.metrics['frame'])}, with a total_reward_ma of")
+    assert {line["state"] for line in table_of(paths)} == {"COMPLETE", "PRUNED"}
+    # a trial that was judged and went on is what it is without judgements
+    whole = next(row for row in rows if row.state == "COMPLETE")
+    alone = serial(searched(meta={"max_session": 2, "max_trial": whole.trial + 1}), tmp_path / "whole").paths
+    if whole.trial == 0:
+        assert read_table(alone)[0].metrics == whole.metrics
+
+
+def test_median_stopping(tmp_path):
+    meta = {"max_trial": 3, "search_scheduler": {"name": "median", "grace_period": 200}}
+    paths = serial(searched(meta=meta), tmp_path).paths
+    assert sorted(study_of(paths).trials[0].intermediate_values) == [200, 400]
+    assert read_table(paths)[0].state == "COMPLETE"
+
+
+def test_a_trial_that_diverges_has_failed_and_is_never_the_best(tmp_path):
+    """Returns are negative here, so that a diverged trial that counted as 0 would win."""
+    space = {f"{LR}__grid_search": [1e-3, 1e30, 1e-4]}
+    spec = searched(space, env="Acrobot-v1", meta={"max_session": 2}, max_t=50)
+    paths = serial(spec, tmp_path).paths
+    rows = read_table(paths)
+    assert [row.state for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert states(paths) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "session 0: " in rows[1].reason
+    assert math.isnan(rows[1].score) or rows[1].score < 0
+    assert study_of(paths).trials[1].user_attrs["reason"] == rows[1].reason
+    assert best_trial(paths).trial != 1
+    (line,) = [line for line in table_of(paths) if line["state"] == "FAIL"]
+    assert line["reason"] == rows[1].reason
+
+
+def test_where_all_fail_it_has_failed(tmp_path):
+    spec = searched({f"{LR}__grid_search": [1e30]})
+    with pytest.raises(TrialError, match="no trial has come to a score; the first: session 0: "):
+        serial(spec, tmp_path)
+
+
+def test_without_a_finished_episode_there_is_no_score(tmp_path):
+    spec = searched({f"{GAMMA}__grid_search": [0.9]}, env="MountainCar-v0", max_frame=400)
+    with pytest.raises(TrialError, match="not every session has finished an episode"):
+        serial(spec, tmp_path)
+
+
+def test_a_grid_has_every_combination_once(tmp_path):
+    space = {f"{GAMMA}__grid_search": [0.9, 0.99], f"{LAYERS}__grid_search": [[4], [8]]}
+    spec = searched(space, meta={"max_trial": None}, max_frame=200)
+    paths = serial(spec.with_meta(max_trial=3), tmp_path).paths
+    serial(spec.with_meta(max_trial=100), tmp_path, resume=paths.folder)
+    tried = [(row.params[GAMMA], row.params[LAYERS]) for row in read_table(paths)]
+    assert tried == [(0.9, [4]), (0.9, [8]), (0.99, [4]), (0.99, [8])]
+
+
+@pytest.mark.parametrize("algorithm", ["random", "nsga"])
+def test_other_algorithms(tmp_path, algorithm):
+    space = {f"{GAMMA}__uniform": [0.9, 0.99], "env.max_frame__choice": [200, 400]}
+    paths = serial(searched(space, meta={"search_algorithm": algorithm, "max_trial": 3}), tmp_path).paths
+    trials = study_of(paths).trials
+    assert [len(trial.values) for trial in trials] == [1 + (algorithm == "nsga")] * 3
+    if algorithm == "nsga":
+        assert [trial.values[1] for trial in trials] == [row.params["env.max_frame"] for row in read_table(paths)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"max_trial": None}, "meta.max_trial: missing"),
+        ({"search_algorithm": "grid"}, "a grid needs finitely many values"),
+        ({"search_algorithm": "nsga"}, "nsga weighs the score against env.max_frame, which is not searched"),
+        ({"max_session": 2, "distributed": "synced"}, "cannot be searched; set it to false"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(changes, text, tmp_path):
+    with pytest.raises(SpecError) as error:
+        serial(searched(meta=changes), tmp_path / "data")
+    assert text in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_cma_es_says_what_it_needs(tmp_path):
+    spec = searched({f"{LAYERS}__choice": [[4], [8]]}, meta={"search_algorithm": "cma-es"})
+    with pytest.raises(SpecError, match="cma-es needs a number to search"):
+        serial(spec, tmp_path)
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
+    from slm_lab.experiment import search
+
+    monkeypatch.setattr(search, "BYTES_PER_ROW", 10**15)
+    with pytest.raises(SpecError, match=r"disk: about [\d,]+ MB, of [\d,]+ MB free; free some"):
+        serial(searched(), tmp_path)
+    assert not list(tmp_path.glob("tiny_*"))
+
+
+def test_a_half_written_line_of_the_study_is_cut_off(tmp_path):
+    spec = searched(meta={"max_trial": 1}, max_frame=200)
+    paths = serial(spec, tmp_path).paths
+    with paths.study.open("ab") as file:
+        file.write(b'{"op_code":4,"worker')
+    serial(spec.with_meta(max_trial=2), tmp_path, resume=paths.folder)
+    assert states(paths) == ["COMPLETE"] * 2
+
+
+def test_it_says_what_it_will_take(tmp_path):
+    meta = {"max_session": 2, "max_trial": 1, "search_scheduler": {"grace_period": 100, "reduction_factor": 2}}
+    from slm_lab.experiment import search
+
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search.logger, "info", lambda text, *rest: said.append(text.format(*rest)))
+        serial(searched(meta=meta), tmp_path)
+    text = "\n".join(said)
+    assert "1 trials × 2 sessions × 600 frames = 1,200 frames, by tpe" in text
+    assert "asha stops trials early, at frames 100, 200, 400" in text
+    assert "1 session at once, in this process" in text
+    assert "MB free" in text
+
+
+def test_paths_of_a_trial_spec_run_by_themselves(done):
+    row = best_trial(done)
+    paths = RunPaths(done.folder, "tiny", row.trial)
+    assert load_spec(paths.trial_spec).agent.algorithm.gamma == row.params[GAMMA]
