@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from slm_lab.experiment import graph
 from slm_lab.experiment.analysis import analyze_session, analyze_trial, metrics_line
 from slm_lab.experiment.baseline import baseline_key, random_baseline, stored_baseline
 from slm_lab.experiment.paths import RunPaths, find_run, read_spec
+from slm_lab.experiment.search_results import FAILED, draw_results, read_table, write_table
 from slm_lab.spec.errors import SpecError
 
 
@@ -58,6 +59,8 @@ def retro(target: str | Path) -> RetroSummary:
     for trial in sorted(_planned(paths) - trials.keys()):
         _report(summary, f"trial {trial}: no rows of any of its sessions")
     _draw_together(summary)
+    if paths.study.exists():
+        _rebuild_search(summary)
     logger.info("{}: rebuilt {} sessions of {} trials", paths.folder, summary.sessions, len(summary.trials))
     summary.pngs = graph.draw_run_pngs(paths)
     return summary
@@ -90,6 +93,23 @@ def _draw_together(summary: RetroSummary) -> None:
     if len(curves) > 1:
         files = {name: summary.paths.multi_trial_graph(f"{name}_vs_frames") for name in graph.RETURNS}
         graph.draw_runs(files, f"{summary.paths.spec_name} · {len(curves)} trials", curves)
+
+
+def _rebuild_search(summary: RetroSummary) -> None:
+    """Put the metrics into the table of a search again, and draw its graphs; what was tried stands in the table."""
+    paths = summary.paths
+    try:
+        rows = read_table(paths)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        _report(summary, f"{paths.trial_data_dict}: no whole table in it: {error}")
+        return
+    if not rows:
+        _report(summary, f"{paths.trial_data_dict}: missing")
+        return
+    anew = {trial: metrics["scalar"] for trial, metrics in summary.trials.items()}
+    # a trial that failed has no score, whatever its rows say
+    write_table(paths, [row if row.state == FAILED else replace(row, metrics=anew.get(row.trial, {})) for row in rows])
+    draw_results(paths)
 
 
 def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -> None:

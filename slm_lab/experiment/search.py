@@ -1,15 +1,15 @@
 """A search: trials of a spec with other values, chosen by Optuna, each with all its seeds.
 
 The truth is on disk: an Optuna study in a journal, `{spec}_study.log` in the run folder, and beside it the files that
-the trials leave, as any trial does; trial n of the study is trial n of the folder. A search that was killed goes on from
-there: trials that were at work are taken up with their values, and their sessions from their checkpoints.
+the trials leave, as any trial does; trial n of the study is trial n of the folder. A search that was killed goes on
+from there: trials that were at work are taken up with their values, and their sessions from their checkpoints.
 
 Ray only runs sessions (`slm_lab.experiment.pool`): plain tasks, which it runs again when a worker or a machine is lost.
 Ray Tune is not used: it keeps a second truth about the trials, and knows no trial of several sessions.
 
 Trials are stopped early at judgements: each session runs up to a frame and saves; when all seeds are there, the trial
-is judged by their mean, and goes on or is pruned. So a pruned trial keeps its rows and metrics, and the seeds of a trial
-need not run at the same time.
+is judged by their mean, and goes on or is pruned. So a pruned trial keeps its rows and metrics, and its seeds need not
+run at the same time.
 """
 
 import itertools

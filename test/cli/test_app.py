@@ -48,6 +48,7 @@ def test_a_first_word_that_is_no_command_means_run(words, arranged):
         ("dev", ("dev", None)),
         ("train", ("train", None)),
         ("search", ("search", None)),
+        ("search@latest", ("search", "latest")),
         ("enjoy", ("enjoy", None)),
         ("train@latest", ("train", "latest")),
         ("enjoy@data/x_2026/x_spec.json", ("enjoy", "data/x_2026/x_spec.json")),
@@ -58,7 +59,7 @@ def test_modes(mode, parsed):
     assert parse_mode(mode) == parsed
 
 
-@pytest.mark.parametrize("mode", ["trian", "", "dev@latest", "search@latest", "train@", "enjoy@", "@latest", "TRAIN"])
+@pytest.mark.parametrize("mode", ["trian", "", "dev@latest", "search@", "train@", "enjoy@", "@latest", "TRAIN"])
 def test_bad_modes_are_named(mode):
     with pytest.raises(SpecError, match=f"'{mode}'"):
         parse_mode(mode)
@@ -80,7 +81,9 @@ def one_line(capsys):
         (["demo.json", "dqn_cartpol"], "did you mean 'dqn_cartpole'"),
         (["benchmark/dqn/dqn_cartpole.json"], "which of its"),
         (["demo.json", "dqn_cartpole", "trian"], "'trian'"),
-        (["demo.json", "dqn_cartpole", "search"], "search is not in this version"),
+        (["demo.json", "dqn_cartpole", "search"], "nothing to search"),
+        (["demo_search.json", "ppo_cartpole_search", "search@latest"], "no search of 'ppo_cartpole_search'"),
+        (["best", "no/run"], "no/run"),
         (["demo.json", "dqn_cartpole", "-s", "max_frame"], "key=value"),
         (["demo.json", "dqn_cartpole", "-s", "max_frame=1"], "max_frame"),
         (["demo.json", "dqn_cartpole", "-s", "agent.algorithm.gama=1"], "did you mean 'gamma'"),

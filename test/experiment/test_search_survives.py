@@ -5,16 +5,25 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from lab_runs import kill_group, lab, make_spec, only_run, wait_until
+from lab_runs import kill_group, lab, make_spec, only_run
 
 from slm_lab.experiment.search_results import read_table
 from slm_lab.lib.files import write_json
 
 optuna = pytest.importorskip("optuna")
 GAMMA = "agent.algorithm.gamma"
+PATIENCE = 240.0  # Ray takes its time to begin
+
+
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited for nothing"
+        time.sleep(0.02)
 
 
 def begin_search(folder, *words, trials=3, sessions=2, seconds=1e-3, max_frame=2000):
@@ -89,7 +98,7 @@ def test_interrupted_without_ray_the_same_command_goes_on(tmp_path):
     process = begin_search(tmp_path, "--serial", trials=2, sessions=1)
     wait_until(lambda: checkpoint(tmp_path, 0))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "go on with: slm-lab" in said.splitlines()[-1]
     assert "Traceback" not in said
@@ -141,7 +150,7 @@ def test_ctrl_c_with_ray_saves(tmp_path):
     process = begin_search(tmp_path, trials=1)
     wait_until(lambda: checkpoint(tmp_path, 0, 0) and checkpoint(tmp_path, 0, 1))
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert states(tmp_path) == ["RUNNING"]
@@ -156,7 +165,7 @@ def test_ctrl_c_with_ray_saves(tmp_path):
 @pytest.mark.slow
 def test_what_can_never_be_held_is_refused(tmp_path):
     process = begin_search(tmp_path, "-s", 'meta.search_resources={"cpu": 1000}')
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 2, said
     assert "a session is to have 1000 cores and 0 GPUs, but there is no machine with more than" in said
     assert not list((tmp_path / "data").glob("slow_*"))

@@ -16,6 +16,7 @@ SHIPPED = [(file, name) for file, name, _ in list_specs()]
 
 PROMISED = {
     "demo.json": ["dqn_cartpole"],
+    "demo_search.json": ["ppo_cartpole_search"],
     "cont_test.json": [
         "a2c_gae_pendulum_single",
         "a2c_gae_pendulum",
