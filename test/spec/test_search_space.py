@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import NormalDist
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_lab.spec import Spec, SpecError, load_spec
@@ -81,6 +81,7 @@ def test_a_normal_number_is_drawn_as_its_quantile():
     assert parameter("qrandn", [0.0, 1.0, 0.25]).value(NormalDist().cdf(0.6)) == 0.5
 
 
+@settings(deadline=None)
 @given(
     low=st.floats(1e-6, 1e3),
     width=st.floats(1e-3, 1e3),
@@ -92,6 +93,7 @@ def test_floats_stay_within_their_bounds(low, width, share, log):
     assert low * (1 - 1e-9) <= value <= (low + width) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(
     low=st.integers(1, 1000),
     width=st.integers(1, 1000),
@@ -111,6 +113,7 @@ def test_whole_numbers_are_multiples_within_their_bounds(low, width, q, share, l
     assert value % q == 0
 
 
+@settings(deadline=None)
 @given(a=st.floats(1e-6, 1 - 1e-6), b=st.floats(1e-6, 1 - 1e-6))
 def test_a_larger_quantile_is_no_smaller_number(a, b):
     normal = parameter("qrandn", [0.0, 2.0, 0.5])
