@@ -38,6 +38,12 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
         f"memory     {human(size.memory_bytes)} a session, {at_once} at once: {human(needed)} "
         f"of {'unknown' if free is None else human(free)} free"
     )
+    if spec.search:
+        from slm_lab.spec.search_space import SearchSpace
+
+        space = SearchSpace(spec)
+        space.check()
+        echo(f"search     {', '.join(parameter.path for parameter in space.parameters)}")
     if free is not None and needed > free:
         raise SpecError(
             f"agent.memory: takes {human(needed)}, but {human(free)} are free; {_remedy(spec, needed, free)}"

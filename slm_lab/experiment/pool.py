@@ -4,10 +4,11 @@ Both run the same function, `run_stretch`. A session that is run again goes on f
 not know what became of a process that died: Ray runs the stretch again, on another machine if need be.
 """
 
-import os
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,7 +52,13 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stretch: "done", "stopped" before its end with everything saved, or "failed" with a reason."""
+    """What became of a stretch.
+
+    Attributes:
+        status: "done", "stopped" before its end with everything saved, "failed", or "blind" where the machine does not
+            see the run folder.
+        reason: why.
+    """
 
     status: str
     reason: str = ""
@@ -128,15 +135,18 @@ class RayPool:
         cpu: cores of a session.
         gpu: GPUs of a session; None: as much as lets the GPUs hold as many sessions as the cores do.
         address: of a cluster; None: begin one on this machine.
+        modules: names of modules that sessions import, which travel to the machines of the cluster.
 
     Raises:
         SpecError: Ray is not installed, does not answer, or could never hold a session.
     """
 
-    def __init__(self, cpu: float = 1, gpu: float | None = 0, address: str | None = None) -> None:
+    def __init__(
+        self, cpu: float = 1, gpu: float | None = 0, address: str | None = None, modules: Iterable[str] = ()
+    ) -> None:
         self._ray = _import_ray()
         self.address, self.threads = address, max(1, int(cpu))
-        self._begin()
+        self._begin(modules)
         self.cpu = cpu
         self.gpu = self._share_of_gpus() if gpu is None else gpu
         self._running: dict[ray.ObjectRef, Stretch] = {}
@@ -149,15 +159,14 @@ class RayPool:
             num_cpus=self.cpu, num_gpus=self.gpu, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(run_stretch)
 
-    def _begin(self) -> None:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a session without a GPU sees none to take
-        keys: dict[str, Any] = {"address": self.address, "runtime_env": _runtime_env()}
-        if self.address is None:
-            keys = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
+    def _begin(self, modules: Iterable[str]) -> None:
+        here = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
+        there = {"address": self.address, "runtime_env": {"py_modules": _files_of(modules)}}
         try:
-            self._ray.init(log_to_driver=False, logging_level="ERROR", **keys)
-        except ConnectionError as error:
-            raise SpecError(f"--ray-address {self.address}: no cluster answers there ({error})") from None
+            self._ray.init(log_to_driver=False, logging_level="ERROR", **(here if self.address is None else there))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            what = " ".join(str(error).split())
+            raise SpecError(f"--ray-address {self.address or 'local'}: Ray does not answer: {what}") from None
 
     def _machines(self) -> list[dict[str, float]]:
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -230,6 +239,8 @@ def run_stretch(stretch: Stretch, stop: StopRequest | None = None) -> Outcome:
             asked.request()
 
     paths = stretch.paths
+    if not paths.session_spec.exists():
+        return Outcome("blind", f"{paths.folder}: not every machine sees it; put --data on a folder that they share")
     setup_logger(stretch.options.log_level, paths.session_log, console=lambda _line: None)
     session = Session(
         stretch.spec,
@@ -267,6 +278,14 @@ def _import_ray() -> Any:
     return ray
 
 
-def _runtime_env() -> dict[str, Any]:
-    """Return what workers on other machines need to find the modules that a spec names."""
-    return {}
+def _files_of(modules: Iterable[str]) -> list[str]:
+    """Return files and folders of modules that lie here; what is installed is installed on every machine."""
+    here, found = str(Path.cwd()), []
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for module in sorted({module.partition(".")[0] for module in modules}):
+        known = find_spec(module)
+        file = Path(known.origin) if known and known.origin else None
+        if file is not None and file.suffix == ".py" and "site-packages" not in file.parts:
+            found.append(str(file.parent if file.name == "__init__.py" else file))
+    return found

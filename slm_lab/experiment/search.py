@@ -13,12 +13,14 @@ run at the same time.
 """
 
 import itertools
+import json
 import math
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +201,7 @@ class Search:
             return SerialPool(stop, logs)
         resources = self.meta.search_resources
         gpu = 0.0 if self.spec.agent.net is None or self.spec.agent.net.gpu is False else resources.gpu
-        return RayPool(resources.cpu, gpu, self.address)
+        return RayPool(resources.cpu, gpu, self.address, modules_of(self.spec))
 
     def _refuse_another_search(self) -> None:
         """Raise if a search that goes on is to be another one."""
@@ -314,8 +316,9 @@ class Search:
         trial = next(trial for trial in trials if trial.waiting)
         index = trial.waiting.pop(0)
         trial.running.add(index)
-        stops = (self.stop_file, trial.stop_file)
-        return Stretch(trial.spec, trial.paths.for_session(index), trial.judgements[0], threads, self.options, stops)
+        paths = replace(trial.paths.for_session(index), folder=trial.paths.folder.absolute())
+        stops = (self.stop_file.absolute(), trial.stop_file.absolute())
+        return Stretch(trial.spec, paths, trial.judgements[0], threads, self.options, stops)
 
     def _enqueued(self) -> int:
         """Return how many trials of a grid are written down but not begun: one, after a kill at that moment."""
@@ -351,6 +354,8 @@ class Search:
 
     def _session_ended(self, trial: _Trial, index: int, outcome: Outcome) -> None:
         trial.running.discard(index)
+        if outcome.status == "blind":
+            raise SpecError(outcome.reason)
         if outcome.status == "failed" and trial.failure is None:
             trial.failure = f"session {index}: {' '.join(outcome.reason.split())}"
             trial.waiting.clear()
@@ -558,6 +563,12 @@ def interrupted_search(data_dir: str | Path, spec: Spec) -> RunPaths | None:
         return None
     logger.info("going on with {}, which has not come to its end", paths.folder)
     return paths
+
+
+def modules_of(spec: Spec) -> set[str]:
+    """Return the modules that a spec names, as in "my_package.module:Name"."""
+    texts = json.dumps([spec.to_dict()[part] for part in ("agent", "env", "search")])
+    return set(re.findall(r'"([A-Za-z_][\w.]*):[A-Za-z_]\w*', texts))
 
 
 def _comparable(spec: Spec) -> dict[str, Any]:

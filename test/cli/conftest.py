@@ -53,6 +53,7 @@ def run_folder(spec_file, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    names = "RENDER RECORD EPISODES LOG_LEVEL TORCH_COMPILE CUDA_OFFSET PROFILE DATA_DIR JOB SET SERIAL KEEP_TRIALS RAY_ADDRESS HF_REPO"
+    names = "RENDER RECORD EPISODES LOG_LEVEL TORCH_COMPILE CUDA_OFFSET PROFILE DATA_DIR JOB SET HF_REPO "
+    names += "SERIAL KEEP_TRIALS RAY_ADDRESS"
     for name in names.split():
         monkeypatch.delenv(name, raising=False)

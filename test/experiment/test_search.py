@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 from lab_runs import make_spec
 
 from slm_lab.experiment.paths import RunPaths
+from slm_lab.experiment.retro import retro
 from slm_lab.experiment.search import Search
-from slm_lab.experiment.search_results import best_session, best_spec, best_trial, read_table
+from slm_lab.experiment.search_results import best_session, best_spec, best_trial, read_table, write_table
 from slm_lab.experiment.trial import Interrupted, TrialError
 from slm_lab.lib import plot
 from slm_lab.lib.plot import read_figure
@@ -107,6 +110,20 @@ def test_only_the_models_of_the_best_are_kept(done):
     best = best_trial(done).trial
     assert max(row.score for row in read_table(done)) == best_trial(done).score
     assert {folder.name[: len("tiny_t0")] for folder in done.model_dir.iterdir()} == {f"tiny_t{best}"}
+
+
+def test_retro_makes_the_table_and_the_graphs_again(done, tmp_path):
+    copy = RunPaths(shutil.copytree(done.folder, tmp_path / done.folder.name), "tiny")
+    for file in [*copy.folder.glob("*.csv"), *copy.graph_dir.iterdir(), *copy.info_dir.glob("*metrics*")]:
+        file.unlink()
+    rows = [replace(row, metrics={}) for row in read_table(copy)]
+    write_table(copy, rows)
+    summary = retro(copy.folder)
+    assert summary.problems == []
+    assert read_table(copy) == read_table(done)
+    assert copy.experiment_df_top.read_text() == done.experiment_df_top.read_text()
+    assert copy.experiment_graph().exists()
+    assert copy.for_trial(3).trial_graph("mean_returns_vs_frames").exists()
 
 
 def test_the_best_is_trained_with_other_and_more_seeds(done):

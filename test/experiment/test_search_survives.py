@@ -169,3 +169,41 @@ def test_what_can_never_be_held_is_refused(tmp_path):
     assert process.returncode == 2, said
     assert "a session is to have 1000 cores and 0 GPUs, but there is no machine with more than" in said
     assert not list((tmp_path / "data").glob("slow_*"))
+
+
+@ray
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_machine(tmp_path):
+    """Two machines with a core each, one of which is killed; the environment's module travels to both."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        process = begin_search(tmp_path, "--ray-address", cluster.address, trials=2)
+        wait_until(lambda: checkpoint(tmp_path, 0, 0) and checkpoint(tmp_path, 0, 1))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        said = finish(process)
+    finally:
+        cluster.shutdown()
+    assert "2 sessions at once (3 machines, 2 cores, 0 GPUs" in said
+    check_whole(tmp_path, 2)
+    logs = [file.read_text() for file in (only_run(tmp_path / "data", "slow").log_dir).glob("slow_t*_s*.log")]
+    assert any("resumed at frame" in log for log in logs)
+
+
+def test_the_modules_that_a_spec_names_travel(tmp_path, monkeypatch):
+    from slm_lab.experiment.pool import _files_of
+    from slm_lab.experiment.search import modules_of
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    (tmp_path / "single.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = make_spec("PPO", "mine.envs:Corridor")
+    assert modules_of(spec) == {"mine.envs"}
+    assert modules_of(make_spec("PPO", "ALE/Pong-v5")) == set()
+    assert _files_of(["mine.envs", "single", "numpy", "no_such"]) == [
+        str(tmp_path / "mine"),
+        str(tmp_path / "single.py"),
+    ]

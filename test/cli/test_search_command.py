@@ -1,0 +1,70 @@
+"""Command lines that search, and what is done with what they have found."""
+
+import json
+import re
+
+import pytest
+
+from slm_lab.cli import main
+
+pytest.importorskip("optuna")
+SPACE = {"agent.algorithm.gamma__uniform": [0.9, 0.99]}
+
+
+@pytest.fixture(scope="module")
+def search_file(spec_file, tmp_path_factory):
+    from slm_lab.spec import load_spec
+
+    raw = load_spec(spec_file).to_dict()
+    raw["meta"] |= {"max_trial": 2}
+    file = tmp_path_factory.mktemp("specs") / "wide.json"
+    file.write_text(json.dumps({"wide": raw | {"search": SPACE}}))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def folder(search_file, tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    assert main([search_file, "wide", "search", "--serial", "--data", str(data)]) == 0
+    return next(data.glob("wide_*"))
+
+
+def test_it_reports_and_goes_on_to_more_trials(search_file, folder, capsys):
+    words = [search_file, "wide", "search@latest", "--serial", "--data", str(folder.parent)]
+    assert main([*words, "-s", "meta.max_trial=3", "--keep", "-1"]) == 0
+    report = capsys.readouterr().out
+    assert "3 trials: 3 complete, 0 pruned, 0 failed" in report
+    assert f"slm-lab best {folder} --train" in report
+    assert re.search(r"best       trial \d: gamma 0\.9\d+", report)
+    for line in report.splitlines():
+        if line.startswith("graph"):
+            assert line.endswith(".html")
+
+
+def test_the_best_is_printed_played_and_trained(search_file, folder, capsys, tmp_path):
+    assert main(["best", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    spec = json.loads(printed.partition("\nbest ")[0])["wide"]
+    assert spec["search"] == {}
+    assert f"gamma {spec['agent']['algorithm']['gamma']:.4g}" in printed
+    assert main([search_file, "wide", f"enjoy@{folder}", "--episodes", "1"]) == 0
+    assert "episode 1: score" in capsys.readouterr().out
+    assert main(["best", str(folder), "--train", "--data", str(tmp_path), "-s", "meta.max_session=1"]) == 0
+    (trained,) = tmp_path.glob("wide_best_*")
+    saved = json.loads((trained / "wide_best_spec.json").read_text())["wide_best"]
+    assert saved["agent"] == spec["agent"]
+
+
+def test_a_search_is_not_trained_on_and_a_run_not_searched_on(search_file, folder, run_folder, spec_file, capsys):
+    assert main([search_file, "wide", f"train@{folder}"]) == 2
+    assert f"go on with MODE search@{folder}" in capsys.readouterr().err
+    assert main([spec_file, "tiny", f"search@{run_folder}", "--serial", "-s", "meta.max_trial=1"]) == 2
+    assert "nothing to search" in capsys.readouterr().err
+    assert main(["best", str(run_folder)]) == 2
+    assert "not a search" in capsys.readouterr().err
+
+
+def test_check_says_what_is_searched(search_file, tmp_path, capsys):
+    assert main(["check", search_file, "wide"]) == 0
+    assert "search     agent.algorithm.gamma" in capsys.readouterr().out
+    assert main(["check", search_file, "wide", "-s", "search.agent.algorithm.gamma__uniform=[1,2]"]) == 2
