@@ -4,9 +4,12 @@ Both run the same function, `run_stretch`. A session that is run again goes on f
 not know what became of a process that died: Ray runs the stretch again, on another machine if need be.
 """
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -160,13 +163,20 @@ class RayPool:
         )(run_stretch)
 
     def _begin(self, modules: Iterable[str]) -> None:
-        here = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
-        there = {"address": self.address, "runtime_env": {"py_modules": _files_of(modules)}}
-        try:
-            self._ray.init(log_to_driver=False, logging_level="ERROR", **(here if self.address is None else there))
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            what = " ".join(str(error).split())
-            raise SpecError(f"--ray-address {self.address or 'local'}: Ray does not answer: {what}") from None
+        keys: dict[str, Any] = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
+        if self.address is not None:
+            keys = {"address": self.address, "runtime_env": {"py_modules": _files_of(modules)}}
+        tries = 1 + RETRIES if self.address is None else 1
+        with _own_signals():
+            while not self._ray.is_initialized():
+                tries -= 1
+                try:
+                    self._ray.init(log_to_driver=False, logging_level="ERROR", **keys)
+                except Exception as error:  # there is no type of its own for a server too slow on a busy machine
+                    self._ray.shutdown()
+                    if not tries:
+                        what = " ".join(str(error).split())
+                        raise SpecError(f"--ray-address {keys['address']}: Ray does not answer: {what}") from error
 
     def _machines(self) -> list[dict[str, float]]:
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -265,6 +275,20 @@ def _holds(machine: dict[str, float], cpu: float, gpu: float) -> int:
     """Return how many sessions a machine holds."""
     counts = [int(have / need + 1e-6) for have, need in ((machine["cpu"], cpu), (machine["gpu"], gpu)) if need]
     return min(counts, default=MANY)
+
+
+@contextmanager
+def _own_signals() -> Generator[None]:
+    """Keep the handlers of signals: Ray puts one for SIGTERM in their place, which ends the program at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _import_ray() -> Any:

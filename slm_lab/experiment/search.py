@@ -291,7 +291,10 @@ class Search:
                     break
                 pool.submit(stretch)
             if not any(trial.running for trial in trials):
-                break
+                if stop.requested or pool.slots:
+                    break
+                time.sleep(1)  # a cluster that has lost all its machines may get others
+                continue
             if stop.requested:
                 self.stop_file.touch()
             for stretch, outcome in pool.wait():

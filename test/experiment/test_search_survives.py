@@ -146,10 +146,10 @@ def test_killed_with_ray(tmp_path):
 
 @ray
 @pytest.mark.slow
-def test_ctrl_c_with_ray_saves(tmp_path):
+def test_stopped_with_ray_it_saves(tmp_path):
     process = begin_search(tmp_path, trials=1)
     wait_until(lambda: checkpoint(tmp_path, 0, 0) and checkpoint(tmp_path, 0, 1))
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "Traceback" not in said
