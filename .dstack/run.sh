@@ -7,5 +7,5 @@ mode="$LAB_MODE"
 if [ -e "$DATA_DIR/@latest" ] && [ "$mode" != dev ]; then
   mode="$mode@latest"
 fi
-uv sync --quiet --no-dev --extra search
+uv sync --quiet --no-dev
 exec uv run --no-sync slm-lab "$SPEC_FILE" "$SPEC_NAME" "$mode"

@@ -292,13 +292,9 @@ def _own_signals() -> Generator[None]:
 
 
 def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise SpecError(
-            "search: Ray is not installed; `pip install 'slm-lab[search]'`, or search with --serial"
-        ) from None
+    import ray
+    import ray.exceptions
+
     return ray
 
 

@@ -21,7 +21,6 @@ import shutil
 import time
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +140,6 @@ class Search:
             raise SpecError("meta.search_scheduler: nsga stops nothing early; remove it, or use tpe")
         if self.algorithm == "cma-es" and not any(parameter.choices == () for parameter in self.space.parameters):
             raise SpecError("meta.search_algorithm: cma-es needs a number to search, and all is choice; use tpe")
-        _import_optuna(self.algorithm)
         self.space.check()
 
     # --- the run
@@ -596,18 +594,6 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _import_optuna(algorithm: str) -> None:
-    missing = None
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        missing = "Optuna"
-    if algorithm == "cma-es":
-        missing = missing or (None if find_spec("cmaes") else "cmaes, which search_algorithm cma-es needs,")
-    if missing:
-        raise SpecError(f"search: {missing} is not installed; `pip install 'slm-lab[search]'`")
 
 
 def _no_lock() -> Any:

@@ -7,7 +7,6 @@ import pytest
 
 from slm_lab.cli import main
 
-pytest.importorskip("optuna")
 SPACE = {"agent.algorithm.gamma__uniform": [0.9, 0.99]}
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 
+import optuna
 import pytest
 from lab_runs import make_spec
 
@@ -17,8 +18,6 @@ from slm_lab.experiment.trial import Interrupted, TrialError
 from slm_lab.lib import plot
 from slm_lab.lib.plot import read_figure
 from slm_lab.spec import Spec, SpecError, load_spec
-
-optuna = pytest.importorskip("optuna")
 
 GAMMA, LR, LAYERS = "agent.algorithm.gamma", "agent.net.optim_spec.lr", "agent.net.hid_layers"
 SPACE = {f"{GAMMA}__uniform": [0.9, 0.999], f"{LR}__loguniform": [1e-4, 1e-2], f"{LAYERS}__choice": [[8], [8, 8]]}

@@ -4,17 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
+import optuna
 import pytest
 from lab_runs import kill_group, lab, make_spec, only_run
 
 from slm_lab.experiment.search_results import read_table
 from slm_lab.lib.files import write_json
 
-optuna = pytest.importorskip("optuna")
 GAMMA = "agent.algorithm.gamma"
 PATIENCE = 240.0  # Ray takes its time to begin
 
@@ -120,10 +118,6 @@ def children(pid):
     return found
 
 
-ray = pytest.mark.skipif(not any(Path(sys.prefix).glob("lib/*/site-packages/ray")), reason="Ray is not installed")
-
-
-@ray
 @pytest.mark.slow
 def test_killed_with_ray(tmp_path):
     """The driver twice, and a worker once: no trial is lost, and none is drawn twice."""
@@ -144,7 +138,6 @@ def test_killed_with_ray(tmp_path):
     check_whole(tmp_path, 3)
 
 
-@ray
 @pytest.mark.slow
 def test_stopped_with_ray_it_saves(tmp_path):
     process = begin_search(tmp_path, trials=1)
@@ -161,7 +154,6 @@ def test_stopped_with_ray_it_saves(tmp_path):
     assert "resumed at frame" in log
 
 
-@ray
 @pytest.mark.slow
 def test_what_can_never_be_held_is_refused(tmp_path):
     process = begin_search(tmp_path, "-s", 'meta.search_resources={"cpu": 1000}')
@@ -171,7 +163,6 @@ def test_what_can_never_be_held_is_refused(tmp_path):
     assert not list((tmp_path / "data").glob("slow_*"))
 
 
-@ray
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_machine(tmp_path):
     """Two machines with a core each, one of which is killed; the environment's module travels to both."""

@@ -241,7 +241,8 @@ def test_search_sections_of_older_files():
 
 def test_values_are_spread_as_the_distribution_says():
     """By Optuna's own draws: a third of a logarithmic range gets a third of the draws."""
-    optuna = pytest.importorskip("optuna")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = SearchSpace(
         spec_of({f"{GAMMA}__loguniform": [1e-3, 1], "env.max_frame__randint": [1, 4], "agent.name__choice": ["a", "b"]})
