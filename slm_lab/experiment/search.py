@@ -15,6 +15,7 @@ run at the same time.
 import itertools
 import json
 import math
+import random
 import re
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from loguru import logger
 
+from slm_lab.experiment import pbt
 from slm_lab.experiment.analysis import analyze_session, analyze_trial
 from slm_lab.experiment.baseline import random_baseline
 from slm_lab.experiment.lock import only_one
@@ -67,6 +69,8 @@ class _Trial:
         waiting: sessions that are still to run to the first of these.
         running: sessions at work.
         failure: what went wrong.
+        parked: the frame at which it waits for the rest of its population.
+        note: whose checkpoints it has taken over, and when.
     """
 
     number: int
@@ -78,6 +82,8 @@ class _Trial:
     waiting: list[int] = field(default_factory=list)
     running: set[int] = field(default_factory=set)
     failure: str | None = None
+    parked: int | None = None
+    note: str = ""
 
     @property
     def stop_file(self) -> Path:
@@ -136,6 +142,10 @@ class Search:
                 "meta.search_algorithm: nsga weighs the score against env.max_frame, which is not searched; add for "
                 'example "env.max_frame__choice": [10000, 20000], or use tpe'
             )
+        if self.algorithm == "pbt" and self.count < pbt.QUARTER:
+            raise SpecError(f"meta.max_trial: {self.count} is no population for pbt; give {pbt.QUARTER} or more")
+        if self.algorithm == "pbt" and "env.max_frame" in paths:
+            raise SpecError("search.env.max_frame: a population goes to the same frame; do not search it, or use tpe")
         if self.algorithm == "nsga" and meta.search_scheduler:
             raise SpecError("meta.search_scheduler: nsga stops nothing early; remove it, or use tpe")
         if self.algorithm == "cma-es" and not any(parameter.choices == () for parameter in self.space.parameters):
@@ -252,7 +262,7 @@ class Search:
         from optuna import pruners
 
         scheduler = self.meta.search_scheduler
-        if scheduler is None:
+        if scheduler is None or self.algorithm == "pbt":
             return pruners.NopPruner()
         if scheduler.name == "median":
             return pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
@@ -268,9 +278,11 @@ class Search:
     def _judgements(self, spec: Spec) -> list[int]:
         """Return the frames at which a trial is judged, and its end."""
         scheduler, end = self.meta.search_scheduler, spec.env.max_frame
+        grace = self._grace(spec)
+        if self.algorithm == "pbt":
+            return [*range(grace, end, grace), end]
         if scheduler is None:
             return [end]
-        grace = self._grace(spec)
         if scheduler.name == "median":
             return [*range(grace, end, grace), end]
         frames = (grace * scheduler.reduction_factor**rung for rung in itertools.count())
@@ -280,7 +292,7 @@ class Search:
 
     def _search(self, pool: Pool, stop: StopRequest) -> None:
         self._started, self._done_before = time.monotonic(), self._finished()
-        trials = [trial for frozen in self._unfinished() if (trial := self._take_up(frozen))]
+        trials = self._take_up()
         self.stop_file.unlink(missing_ok=True)
         while True:
             while not stop.requested and sum(len(trial.running) for trial in trials) < pool.slots:
@@ -299,6 +311,7 @@ class Search:
                 trial = next(trial for trial in trials if trial.number == stretch.paths.trial)
                 self._session_ended(trial, stretch.paths.session or 0, outcome)
             trials = [trial for trial in trials if self._still_at_work(trial)]
+            self._judge_population(trials)
         self.stop_file.unlink(missing_ok=True)
 
     @property
@@ -308,13 +321,17 @@ class Search:
 
     def _next_stretch(self, trials: list[_Trial], threads: int) -> Stretch | None:
         """Take a session that waits, of the oldest trial first, or else begin a trial."""
-        while not any(trial.waiting for trial in trials):
+        together = self.algorithm == "pbt"
+        while together or not any(trial.waiting for trial in trials):
             if len(self.study.get_trials(deepcopy=False)) - self._enqueued() >= self.count:
-                return None
+                break
             trial = self._begin()
             if trial is not None:
                 trials.append(trial)
-        trial = next(trial for trial in trials if trial.waiting)
+        waiting = [trial for trial in trials if trial.waiting]
+        if not waiting:
+            return None
+        trial = min(waiting, key=lambda trial: (together and trial.judgements[0], trial.number))
         index = trial.waiting.pop(0)
         trial.running.add(index)
         paths = replace(trial.paths.for_session(index), folder=trial.paths.folder.absolute())
@@ -331,26 +348,34 @@ class Search:
             self.study.enqueue_trial(self.grid[len(self.study.get_trials(deepcopy=False))])
         return self._equip(self.study.ask())
 
-    def _take_up(self, frozen: "optuna.trial.FrozenTrial") -> _Trial | None:
+    def _take_up(self) -> list[_Trial]:
+        """Go on with the trials that were at work when the search was interrupted."""
         from optuna.trial import Trial
 
-        return self._equip(Trial(self.study, frozen._trial_id), frozen.intermediate_values)
+        unfinished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+        judged = [set(trial.intermediate_values) for trial in unfinished]
+        if self.algorithm == "pbt":  # which are judged together, or again
+            judged = [set.intersection(*judged)] * len(judged) if judged else []
+        handles = [Trial(self.study, frozen._trial_id) for frozen in unfinished]
+        trials = [self._equip(handle, frames) for handle, frames in zip(handles, judged, strict=True)]
+        return [trial for trial in trials if trial is not None]
 
-    def _equip(self, handle: "optuna.trial.Trial", judged: Container[int] = ()) -> _Trial | None:
-        values = self.space.suggest(handle)
+    def _equip(self, handle: "optuna.trial.Trial", judged: Container[int] | None = None) -> _Trial | None:
+        values = self.space.suggest(handle) | handle.user_attrs.get("values", {})
         paths = self.paths.for_trial(handle.number)
         try:
             spec = self.space.apply(values)
         except SpecError as error:
             self._tell(_Trial(handle.number, self.spec, paths, values, handle, []), "FAIL", reason=str(error))
             return None
+        taken_up, judged = judged is not None, judged or ()
         judgements = [frame for frame in self._judgements(spec) if frame not in judged or frame == spec.env.max_frame]
         sessions = list(range(spec.meta.max_session))
-        for file in (paths.trial_spec, *(paths.for_session(index).session_spec for index in sessions)):
-            write_json(file, {spec.name: spec.to_dict()})
+        self._write_specs(paths, spec)
         trial = _Trial(handle.number, spec, paths, values, handle, judgements, sessions)
+        trial.note = handle.user_attrs.get("note", "")
         trial.stop_file.unlink(missing_ok=True)
-        logger.info("trial {} begins: {}", trial.number, show_values(values))
+        logger.info("trial {} {}: {}", trial.number, "goes on" if taken_up else "begins", show_values(values))
         return trial
 
     def _session_ended(self, trial: _Trial, index: int, outcome: Outcome) -> None:
@@ -371,13 +396,16 @@ class Search:
         if trial.failure is not None:
             self._end(trial, "FAIL", trial.failure)
             return False
-        if trial.waiting:
+        if trial.waiting or trial.parked is not None:
             return True
         frame = trial.judgements.pop(0)
         score = self._score(trial)
         if not trial.judgements:
             self._end(trial)
             return False
+        if self.algorithm == "pbt":
+            trial.parked = frame
+            return True
         if math.isfinite(score):  # else nothing is known yet
             trial.handle.report(score, frame)
             if trial.handle.should_prune():
@@ -385,6 +413,40 @@ class Search:
                 return False
         trial.waiting = list(range(trial.spec.meta.max_session))
         return True
+
+    def _judge_population(self, trials: list[_Trial]) -> None:
+        """Judge the members of a population when all have got to the same frame; nobody is at work then."""
+        if not trials or any(trial.parked is None for trial in trials):
+            return
+        frame = trials[0].parked or 0
+        scores = {trial.number: self._score(trial) for trial in trials}
+        draw = random.Random(derive_seed(self.spec.meta.seed or 0, "pbt", frame))  # noqa: S311 - no secret
+        taken = pbt.parents(scores, draw)
+        members = {trial.number: trial for trial in trials}
+        for child, parent in taken.items():
+            self._take_over(members[child], members[parent], frame, draw)
+        for trial in trials:  # a kill before this is written repeats the judgement, with the same end
+            trial.handle.report(scores[trial.number], frame)
+            trial.parked, trial.waiting = None, list(range(trial.spec.meta.max_session))
+
+    def _take_over(self, child: _Trial, parent: _Trial, frame: int, draw: random.Random) -> None:
+        values = pbt.explore(self.space.parameters, parent.values, draw)
+        try:
+            spec = self.space.apply(values)
+        except SpecError:  # too far
+            values, spec = parent.values, parent.spec
+        pbt.take_over(parent.paths, child.paths, spec.meta.max_session)
+        child.values, child.spec = values, spec
+        child.note = f"took over trial {parent.number} at frame {frame}"
+        self._write_specs(child.paths, spec)
+        child.handle.set_user_attr("values", values)
+        child.handle.set_user_attr("note", child.note)
+        logger.info("trial {} {}: {}", child.number, child.note, show_values(values))
+
+    def _write_specs(self, paths: RunPaths, spec: Spec) -> None:
+        sessions = [paths.for_session(index).session_spec for index in range(spec.meta.max_session)]
+        for file in (paths.trial_spec, *sessions):
+            write_json(file, {spec.name: spec.to_dict()})
 
     def _score(self, trial: _Trial) -> float:
         """Return the mean over the seeds of what they have come to; NaN while one has no return."""
@@ -398,6 +460,7 @@ class Search:
 
     def _end(self, trial: _Trial, state: str = "COMPLETE", reason: str = "") -> None:
         """Analyse a trial that has ended, and write down what it came to."""
+        reason = reason or trial.note
         metrics: dict[str, float] = {}
         try:
             metrics = self._analyze(trial)
@@ -405,7 +468,7 @@ class Search:
             reason = reason or f"no rows: {error}"
         score = metrics.get(SCORE, math.nan)
         if state == "COMPLETE" and not math.isfinite(score):
-            state, reason = "FAIL", reason or f"no {SCORE}: not every session has finished an episode"
+            state, reason = "FAIL", f"no {SCORE}: not every session has finished an episode"
         trial.stop_file.unlink(missing_ok=True)
         self._tell(trial, state, metrics, reason)
 
@@ -449,9 +512,6 @@ class Search:
                 prefix = self.paths.for_trial(row.trial).trial_prefix
                 for folder in [path for path in self.paths.model_dir.iterdir() if path.name.startswith(f"{prefix}_s")]:
                     shutil.rmtree(folder, ignore_errors=True)
-
-    def _unfinished(self) -> list["optuna.trial.FrozenTrial"]:
-        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
 
     def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))

@@ -180,9 +180,10 @@ class MetaSpec(Section):
     """Trials of a search; null: all of a grid, and where nothing is searched."""
     seed: Natural | None = None
     """What every random stream derives from; null: drawn once, and written into the run's spec."""
-    search_algorithm: Literal["tpe", "random", "grid", "cma-es", "nsga"] | None = None
+    search_algorithm: Literal["tpe", "random", "grid", "cma-es", "nsga", "pbt"] | None = None
     """What chooses the trials of a search; null: grid where all is grid_search, else tpe. nsga weighs the score against
-    env.max_frame, which must be searched then."""
+    env.max_frame, which must be searched then; pbt: the trials are a population, of which at every grace_period of
+    search_scheduler the worst quarter takes over the best (arXiv 1711.09846)."""
     search_scheduler: SearchScheduler | None = None
     """What stops bad trials of a search early; null: nothing."""
     search_resources: SearchResources = SearchResources()

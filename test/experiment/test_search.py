@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import random
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import optuna
 import pytest
 from lab_runs import make_spec
 
+from slm_lab.experiment import pbt
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.experiment.retro import retro
 from slm_lab.experiment.search import Search
@@ -18,6 +21,7 @@ from slm_lab.experiment.trial import Interrupted, TrialError
 from slm_lab.lib import plot
 from slm_lab.lib.plot import read_figure
 from slm_lab.spec import Spec, SpecError, load_spec
+from slm_lab.spec.search_space import SearchSpace
 
 GAMMA, LR, LAYERS = "agent.algorithm.gamma", "agent.net.optim_spec.lr", "agent.net.hid_layers"
 SPACE = {f"{GAMMA}__uniform": [0.9, 0.999], f"{LR}__loguniform": [1e-4, 1e-2], f"{LAYERS}__choice": [[8], [8, 8]]}
@@ -260,9 +264,80 @@ def test_other_algorithms(tmp_path, algorithm):
         assert [trial.values[1] for trial in trials] == [row.params["env.max_frame"] for row in read_table(paths)]
 
 
+def rates(paths, trial):
+    file = paths.for_trial(trial).for_session(0).session_df("train")
+    with file.open() as lines:
+        return {int(row["frame"]): float(row["lr"]) for row in csv.DictReader(lines)}
+
+
+POPULATION = {"search_algorithm": "pbt", "max_trial": 4, "search_scheduler": {"grace_period": 200}}
+RATES = {f"{LR}__loguniform": [1e-5, 1e-2], f"{GAMMA}__uniform": [0.9, 0.99]}
+
+
+def test_in_a_population_the_worst_take_over_the_best(tmp_path):
+    paths = serial(searched(RATES, meta=POPULATION), tmp_path, keep=-1).paths
+    rows = read_table(paths)
+    assert states(paths) == ["COMPLETE"] * 4
+    trials = study_of(paths).trials
+    children = [row for row in rows if row.reason]
+    assert children
+    for row in children:
+        parent, frame = map(int, re.fullmatch(r"took over trial (\d) at frame (\d+)", row.reason).groups())
+        scores = [trial.intermediate_values[frame] for trial in trials]
+        assert scores[row.trial] == min(scores)
+        assert scores[parent] == max(scores)
+        # it goes on with the rate that its spec says now, not with the one of the checkpoint that it took over
+        assert load_spec(paths.for_trial(row.trial).trial_spec).agent.net.optim_spec["lr"] == row.params[LR]
+        seen = rates(paths, row.trial)
+        assert seen[600] == pytest.approx(row.params[LR])
+        assert seen[frame] == pytest.approx(trials[row.trial].params[LR]) or frame > 200
+        if not rows[parent].reason:
+            assert row.params[LR] / rows[parent].params[LR] == pytest.approx(0.8) or row.params[LR] == pytest.approx(
+                min(1.25 * rows[parent].params[LR], 1e-2)
+            )
+
+
+def test_a_population_that_was_stopped_comes_to_the_same_end(tmp_path, monkeypatch):
+    from slm_lab.experiment import pool, search
+
+    whole = serial(searched(RATES, meta=POPULATION), tmp_path / "whole").paths
+    stops, real = [], pool.run_stretch
+
+    def stop_in_the_second_stretch_of_trial_2(stretch, stop):
+        if stretch.paths.trial == 2 and stretch.until == 400 and not stops:
+            stops.append(stop)
+            stop.request()
+        return real(stretch, stop)
+
+    monkeypatch.setattr(pool, "run_stretch", stop_in_the_second_stretch_of_trial_2)
+    with pytest.raises(Interrupted):
+        serial(searched(RATES, meta=POPULATION), tmp_path)
+    paths = search.latest_search(tmp_path, "tiny")
+    serial(load_spec(paths.spec, "tiny"), tmp_path, resume=paths.folder)
+    assert read_table(paths) == read_table(whole)
+
+
+def test_who_takes_over_whom():
+    scores = {0: 1.0, 1: math.nan, 2: 5.0, 3: 4.0, 4: -1.0, 5: 0.0, 6: 3.0, 7: 2.0}
+    taken = pbt.parents(scores, random.Random(0))
+    assert taken.keys() == {1, 4}
+    assert set(taken.values()) <= {2, 3}
+    assert pbt.parents({0: 1.0, 1: 2.0, 2: 3.0}, random.Random(0)) == {}
+
+
+def test_what_a_member_tries_next():
+    space = SearchSpace(searched(SPACE | {"env.num_envs__randint": [1, 9]})).parameters
+    values = {GAMMA: 0.95, LR: 1e-3, LAYERS: [8], "env.num_envs": 4}
+    tried = [pbt.explore(space, values, random.Random(seed)) for seed in range(20)]
+    assert {trial[GAMMA] for trial in tried} == {0.9, 0.999}  # kept within the range
+    assert {round(trial[LR], 9) for trial in tried} == {8e-4, 1.25e-3}
+    assert all((trial[LAYERS], trial["env.num_envs"]) == ([8], 4) for trial in tried)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"search_algorithm": "pbt", "max_trial": 3}, "3 is no population for pbt"),
         ({"max_trial": None}, "meta.max_trial: missing"),
         ({"search_algorithm": "grid"}, "a grid needs finitely many values"),
         ({"search_algorithm": "nsga"}, "nsga weighs the score against env.max_frame, which is not searched"),

@@ -67,8 +67,12 @@ class ParameterGroup:
         optimizer = dict(state["optimizer"])
         # torch would go on in the very tensors of `state`, and so change it
         optimizer["state"] = {int(index): copy.deepcopy(entry) for index, entry in optimizer["state"].items()}
+        # what the state leaves out is as in the spec: a member of a population has rates of its own
+        own = self.optimizer.state_dict()["param_groups"]
+        groups = zip(own, optimizer["param_groups"], strict=True)
+        optimizer["param_groups"] = [{**mine, **given} for mine, given in groups]
         self.optimizer.load_state_dict(optimizer)
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **state["scheduler"]})
 
 
 class Learner:
