@@ -10,11 +10,12 @@ import optuna
 import pytest
 from lab_runs import kill_group, lab, make_spec, only_run
 
+from slm_lab.experiment.baseline import STORE, baseline_key
 from slm_lab.experiment.search_results import read_table
 from slm_lab.lib.files import write_json
 
 GAMMA = "agent.algorithm.gamma"
-PATIENCE = 240.0  # Ray takes its time to begin
+PATIENCE = 600.0  # Ray takes its time to begin, where the machine is busy
 
 
 def wait_until(condition):
@@ -30,6 +31,8 @@ def begin_search(folder, *words, trials=3, sessions=2, seconds=1e-3, max_frame=2
     keys = {"folder": str(folder / "notes"), "kind": "none", "seconds": seconds}
     meta = {"max_session": sessions, "max_trial": trials, "log_frequency": 100}
     spec = make_spec("PPO", "odd_envs:Trouble", name="slow", max_frame=max_frame, meta=meta, **keys).to_dict()
+    (folder / "data").mkdir(exist_ok=True)
+    write_json(folder / "data" / STORE, {baseline_key("odd_envs:Trouble", keys): -50.0})  # else it is played, slowly
     write_json(folder / "spec.json", {"slow": spec | {"search": {f"{GAMMA}__uniform": [0.9, 0.99]}}})
     return go_on(folder, "search", *words)
 
@@ -65,7 +68,7 @@ def checkpoint(folder, trial, session=0):
 
 
 def finish(process):
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
@@ -96,7 +99,7 @@ def test_interrupted_without_ray_the_same_command_goes_on(tmp_path):
     process = begin_search(tmp_path, "--serial", trials=2, sessions=1)
     wait_until(lambda: checkpoint(tmp_path, 0))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130, said
     assert "go on with: slm-lab" in said.splitlines()[-1]
     assert "Traceback" not in said
@@ -143,7 +146,7 @@ def test_stopped_with_ray_it_saves(tmp_path):
     process = begin_search(tmp_path, trials=1)
     wait_until(lambda: checkpoint(tmp_path, 0, 0) and checkpoint(tmp_path, 0, 1))
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert states(tmp_path) == ["RUNNING"]
@@ -157,7 +160,7 @@ def test_stopped_with_ray_it_saves(tmp_path):
 @pytest.mark.slow
 def test_what_can_never_be_held_is_refused(tmp_path):
     process = begin_search(tmp_path, "-s", 'meta.search_resources={"cpu": 1000}')
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 2, said
     assert "a session is to have 1000 cores and 0 GPUs, but there is no machine with more than" in said
     assert not list((tmp_path / "data").glob("slow_*"))
