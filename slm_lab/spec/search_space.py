@@ -34,6 +34,8 @@ MAX_CORNERS = 256
 TAIL = 1e-6
 """A normal number is drawn as its quantile between this and one minus this."""
 SEARCHED = ("agent", "env")
+VAGUE = ("name", "type", "start_val", "end_val", "start_step", "end_step")
+"""Keys that stand in many places of a spec."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,11 @@ def show_values(values: Mapping[str, Any]) -> str:
 
 
 def short_names(paths: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
-    """Return path → the shortest end of it that no other path has."""
+    """Return path → the shortest end of it that says what it is, and that no other path has."""
     names = {}
     for path in paths:
         parts = path.split(".")
-        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        ends = [".".join(parts[-count:]) for count in range(1 + (parts[-1] in VAGUE), len(parts) + 1)]
         others = [f".{other}" for other in paths if other != path]
         names[path] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), path)
     return names

@@ -176,7 +176,7 @@ def test_a_trial_has_a_complete_spec():
         ({"agent.algorithm.gamma__uniform": [0.9, 1.1]}, "with gamma 1.1: agent.algorithm.gamma: must be at most 1"),
         ({"agent.algorithm.gamma__randn": [0.9, 0.1]}, "agent.algorithm.gamma: must be at most 1"),
         ({"agent.algorithm.gamma.x__uniform": [0.9, 1]}, "there is nothing called 'x'"),
-        ({"env.name__choice": ["CartPole-v1", 3]}, "with name 3: env.name: must be text"),
+        ({"env.name__choice": ["CartPole-v1", 3]}, "with env.name 3: env.name: must be text"),
     ],
 )
 def test_what_no_spec_comes_of_is_found_before_it_begins(search, text):
@@ -223,6 +223,7 @@ def test_a_grid_is_every_combination():
 def test_names_are_as_short_as_they_can_be():
     paths = ["agent.net.optim_spec.lr", "agent.critic_net.optim_spec.lr", GAMMA]
     assert list(short_names(paths).values()) == ["net.optim_spec.lr", "critic_net.optim_spec.lr", "gamma"]
+    assert short_names(["agent.algorithm.entropy_coef_spec.start_val"]).popitem()[1] == "entropy_coef_spec.start_val"
     assert show_values({GAMMA: 0.987654321, "agent.net.hid_layers": [8]}) == "gamma 0.9877, hid_layers [8]"
 
 
