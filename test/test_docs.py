@@ -1,6 +1,7 @@
 """The pages are true: every algorithm, net and memory has its place, keys are those of the specs, examples build."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ def test_an_example_of_a_net_builds(net, tmp_path, monkeypatch):
     (code,) = re.findall(r"^```python\n(.*?)^```$", text_of("nets"), re.MULTILINE | re.DOTALL)
     (tmp_path / "my_nets.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)  # of another test
     assert made(net)[0].shape == (2, 3)
 
 

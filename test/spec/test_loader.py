@@ -158,7 +158,7 @@ def test_spec_params_of_another_shape(write, params):
 
 
 def test_the_list_is_narrowed_by_a_word():
-    assert {listed.name for listed in list_specs("demo")} == {"dqn_cartpole"}
+    assert {listed.name for listed in list_specs("demo")} == {"dqn_cartpole", "ppo_cartpole_search"}
     assert all("PPO" in listed.summary for listed in list_specs("ppo on"))
     assert list_specs("no such words") == []
 
