@@ -7,5 +7,6 @@ mode="$LAB_MODE"
 if [ -e "$DATA_DIR/@latest" ] && [ "$mode" != dev ]; then
   mode="$mode@latest"
 fi
+export UV_CACHE_DIR=/cache
 uv sync --quiet --no-dev
 exec uv run --no-sync slm-lab "$SPEC_FILE" "$SPEC_NAME" "$mode"
