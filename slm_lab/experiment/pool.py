@@ -4,12 +4,8 @@ Both run the same function, `run_stretch`. A session that is run again goes on f
 not know what became of a process that died: Ray runs the stretch again, on another machine if need be.
 """
 
-import signal
-import sys
-import threading
 import traceback
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +15,10 @@ from loguru import logger
 
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths
-from slm_lab.experiment.signals import StopRequest
+from slm_lab.experiment.signals import StopRequest, handlers_put_back
 from slm_lab.lib.device import available_cores
 from slm_lab.lib.logger import setup_logger
+from slm_lab.lib.named import look_here
 from slm_lab.spec import Spec, SpecError
 
 if TYPE_CHECKING:
@@ -141,13 +138,16 @@ class RayPool:
         modules: names of modules that sessions import, which travel to the machines of the cluster.
 
     Raises:
-        SpecError: Ray is not installed, does not answer, or could never hold a session.
+        SpecError: Ray does not answer, or could never hold a session.
     """
 
     def __init__(
         self, cpu: float = 1, gpu: float | None = 0, address: str | None = None, modules: Iterable[str] = ()
     ) -> None:
-        self._ray = _import_ray()
+        import ray
+        import ray.exceptions
+
+        self._ray: Any = ray
         self.address, self.threads = address, max(1, int(cpu))
         self._begin(modules)
         self.cpu = cpu
@@ -167,7 +167,8 @@ class RayPool:
         if self.address is not None:
             keys = {"address": self.address, "runtime_env": {"py_modules": _files_of(modules)}}
         tries = 1 + RETRIES if self.address is None else 1
-        with _own_signals():
+        # Ray puts a handler of SIGTERM in the place of ours, which ends the program at once
+        with handlers_put_back():
             while not self._ray.is_initialized():
                 tries -= 1
                 try:
@@ -277,32 +278,10 @@ def _holds(machine: dict[str, float], cpu: float, gpu: float) -> int:
     return min(counts, default=MANY)
 
 
-@contextmanager
-def _own_signals() -> Generator[None]:
-    """Keep the handlers of signals: Ray puts one for SIGTERM in their place, which ends the program at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _import_ray() -> Any:
-    import ray
-    import ray.exceptions
-
-    return ray
-
-
 def _files_of(modules: Iterable[str]) -> list[str]:
     """Return files and folders of modules that lie here; what is installed is installed on every machine."""
-    here, found = str(Path.cwd()), []
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    look_here()
+    found = []
     for module in sorted({module.partition(".")[0] for module in modules}):
         known = find_spec(module)
         file = Path(known.origin) if known and known.origin else None

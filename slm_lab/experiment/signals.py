@@ -5,6 +5,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class StopRequest:
@@ -25,16 +26,29 @@ def stop_on_signals() -> Generator[StopRequest]:
     Outside the main thread (a notebook's worker, say) Python allows no handlers, and the request is only set by hand.
     """
     stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
 
     def handle(_signum: int, _frame: FrameType | None) -> None:
         stop.request()
 
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handlers_put_back(handle):
         yield stop
+
+
+@contextmanager
+def handlers_put_back(handler: Any = None) -> Generator[None]:
+    """Handle SIGINT and SIGTERM by `handler`, if one is given, and put back at the end what handled them before.
+
+    Outside the main thread Python allows no handlers, and nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if handler is not None:
+            for signum in before:
+                signal.signal(signum, handler)
+        yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier)

@@ -6,7 +6,6 @@ import platform
 import secrets
 import signal
 import subprocess
-import threading
 import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run
 from slm_lab.experiment.progress import Progress
-from slm_lab.experiment.signals import StopRequest, stop_on_signals
+from slm_lab.experiment.signals import StopRequest, handlers_put_back, stop_on_signals
 from slm_lab.lib.device import available_cores
 from slm_lab.lib.files import atomic_write, write_json
 from slm_lab.lib.logger import setup_logger
@@ -323,14 +322,9 @@ def _process_context() -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    if threading.current_thread() is threading.main_thread():
-        # the server would die of a signal to the whole group (Ctrl-C, `timeout`) that meets it while it is importing
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            forkserver.ensure_running()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    # the server would die of a signal to the whole group (Ctrl-C, `timeout`) that meets it while it is importing
+    with handlers_put_back(signal.SIG_IGN):
+        forkserver.ensure_running()
     return context
 
 

@@ -15,6 +15,14 @@ from slm_lab.spec.errors import SpecError
 _NOT_FROM_A_SPEC = ("self", "env", "obs_shape", "kwargs", "render_mode")
 
 
+def look_here() -> str:
+    """Let modules of the working directory be found; return the directory."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return here
+
+
 def import_from(name: str, where: str) -> tuple[ModuleType, str]:
     """Import the module of "module:attribute"; modules of the working directory are found, in child processes too.
 
@@ -22,9 +30,7 @@ def import_from(name: str, where: str) -> tuple[ModuleType, str]:
         SpecError: there is no such module; `where` is the path of `name` in the spec.
     """
     module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = look_here()
     try:
         return importlib.import_module(module), attribute
     except ModuleNotFoundError as error:
