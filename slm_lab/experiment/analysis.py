@@ -8,7 +8,7 @@ the files; a short run has fewer metrics, and is as valid as a long one.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,13 +218,34 @@ def analyze_trial_sessions(paths: RunPaths, spec: "Spec", data_dir: str | Path) 
     Returns:
         the trial's scalar metrics; `RunPaths.trial_metrics` has the rest.
     """
-    baseline = random_baseline(spec.env, data_dir)
-    for index in range(spec.meta.max_session):
-        analyze_session(paths.for_session(index), baseline, rigorous=spec.meta.rigorous_eval > 0)
-    metrics = analyze_trial(paths, spec.to_dict(), baseline)
+    metrics = analyze_sessions(paths, spec, data_dir, range(spec.meta.max_session))
     logger.info("{}", metrics_line(metrics["scalar"]))
     graph.draw_run_pngs(paths)
     return metrics["scalar"]
+
+
+def analyze_sessions(
+    paths: RunPaths, spec: "Spec", data_dir: str | Path, sessions: Iterable[int], draw: bool = True
+) -> dict[str, Any]:
+    """Turn the rows of some sessions, and then of their trial, into metrics files and graphs.
+
+    Args:
+        paths: names the trial.
+        spec: of the trial.
+        data_dir: folder of the runs, where random baselines are kept.
+        sessions: indices of the sessions.
+        draw: draw the graphs as well.
+
+    Returns:
+        as `trial_metrics`.
+
+    Raises:
+        OSError: one of the sessions has no rows file.
+    """
+    baseline = random_baseline(spec.env, data_dir)
+    for index in sessions:
+        analyze_session(paths.for_session(index), baseline, spec.meta.rigorous_eval > 0, draw)
+    return analyze_trial(paths, spec.to_dict(), baseline, draw)
 
 
 def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False, draw: bool = True) -> dict[str, Scalars]:

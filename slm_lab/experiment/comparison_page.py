@@ -1,7 +1,6 @@
 """What `slm-lab compare` leaves: the tables on the terminal, in Markdown and CSV, and the figures as HTML."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from slm_lab.experiment.compare import (
     profiles,
 )
 from slm_lab.experiment.graph import FRAMES
-from slm_lab.lib.files import atomic_write
+from slm_lab.lib.files import atomic_write, file_word
 from slm_lab.lib.plot import GREY, PALETTE, Interval, Line, draw_pngs, interval_figure, line_figure, write_html
 from slm_lab.lib.stats import iqm_score, mean_score
 from slm_lab.lib.table import csv_table, markdown_table, text_table
@@ -208,7 +207,7 @@ def _figures(summary: Summary) -> Iterator[tuple[str, "go.Figure"]]:
         yield "improvement", _improvement_figure(summary)
     for env, curves in summary.curves.items():
         if curves:
-            yield "_".join(["sample_efficiency", *([_file_word(env)] if env else [])]), _curves_figure(summary, env)
+            yield "_".join(["sample_efficiency", *([file_word(env)] if env else [])]), _curves_figure(summary, env)
 
 
 def _aggregates_figure(summary: Summary) -> "go.Figure":
@@ -252,10 +251,6 @@ def _line(x: np.ndarray, found: Estimate, name: str, summary: Summary) -> Line:
 
 def _interval(name: str, found: Estimate, color: str) -> Interval:
     return Interval(name, float(found.value), float(found.low), float(found.high), color)
-
-
-def _file_word(env: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", env).strip("_")
 
 
 def _text(found: Estimate, digits: int) -> str:

@@ -67,8 +67,7 @@ def draw_trial(
                 Line(local["frames"], local[name], "each session" if first else None, BLUE, width=1, opacity=0.35)
                 for first, local in zip([True] + [False] * len(sessions), sessions.values(), strict=False)
             ]
-            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
-            band = (mean - spread, mean + spread)
+            mean, band = _mean_and_band(values)
             lines.append(Line(frames, mean, "mean ± 1 std over sessions", BLUE, width=2.5, band=band))
         else:
             lines += [Line(frames, value, "session", BLUE) for value in values]
@@ -91,11 +90,32 @@ def draw_runs(
         lines = []
         for place, (label, means) in enumerate(runs.items()):
             frames, values = means[name]
-            mean = values.mean(axis=0)
-            spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
-            band = None if spread is None else (mean - spread, mean + spread)
+            mean, band = _mean_and_band(values)
             lines.append(Line(frames, mean, label, PALETTE[place % len(PALETTE)], band=band))
         write_html(line_figure(title, FRAMES, RETURNS[name], lines), file)
+
+
+def draw_search(paths: RunPaths, means: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Draw the trials of a search in one graph: the mean over the seeds of each; nothing where there is only one.
+
+    Args:
+        paths: names the run.
+        means: name of the trial → as of `draw_runs`.
+    """
+    if len(means) > 1:
+        curves = {
+            trial: {name: (frames, values.mean(axis=0, keepdims=True)) for name, (frames, values) in found.items()}
+            for trial, found in means.items()
+        }
+        files = {name: paths.multi_trial_graph(f"{name}_vs_frames") for name in RETURNS}
+        draw_runs(files, f"{paths.spec_name} · {len(curves)} trials", curves)
+
+
+def _mean_and_band(values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Return the mean over the seeds of values [sessions, N], and from two seeds on one deviation to both sides."""
+    mean = values.mean(axis=0)
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
+    return mean, None if spread is None else (mean - spread, mean + spread)
 
 
 def draw_run_pngs(paths: RunPaths) -> int:

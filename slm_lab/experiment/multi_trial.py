@@ -1,6 +1,5 @@
 """Several trials in one graph."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from slm_lab.experiment.analysis import trial_means
 from slm_lab.experiment.benchmark import read_result, spec_of
 from slm_lab.experiment.compare import name_runs
 from slm_lab.experiment.paths import RunPaths, find_run
+from slm_lab.lib.files import file_word
 from slm_lab.lib.plot import draw_pngs
 from slm_lab.spec.errors import SpecError
 
@@ -42,7 +42,7 @@ def plot_runs(
     for name, (paths, result) in name_runs(results):
         named[name if name not in named else f"{name} {result.run}"] = paths
     title = title or ", ".join(dict.fromkeys(result.env for _, _, result in results))
-    stem = re.sub(r"[^\w.-]+", "_", title).strip("_")
+    stem = file_word(title)
     files = {name: out / f"{stem}_multi_trial_graph_{name}_vs_frames.html" for name in graph.RETURNS}
     means = {name: trial_means(paths, spec_of(paths)) for name, paths in named.items()}
     for name, found in means.items():

@@ -164,9 +164,14 @@ def score(total_reward: float) -> str:
 
 
 def time_left(frames: int, fps: float) -> str:
-    """Write the time that `frames` take: h:mm:ss, or m:ss below an hour."""
-    if not (math.isfinite(fps) and fps > 0):
+    """Write the time that `frames` take."""
+    return duration(max(frames, 0) / fps) if 0 < fps < math.inf else "–"
+
+
+def duration(seconds: float) -> str:
+    """Write a time: h:mm:ss, or m:ss below an hour; – where it is not known."""
+    if not math.isfinite(seconds):
         return "–"
-    minutes, seconds = divmod(round(max(frames, 0) / fps), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -90,9 +90,7 @@ def _draw_together(summary: RetroSummary) -> None:
         for trial, metrics in summary.trials.items()
         if (local := metrics["local"])["frames"].size
     }
-    if len(curves) > 1:
-        files = {name: summary.paths.multi_trial_graph(f"{name}_vs_frames") for name in graph.RETURNS}
-        graph.draw_runs(files, f"{summary.paths.spec_name} · {len(curves)} trials", curves)
+    graph.draw_search(summary.paths, curves)
 
 
 def _rebuild_search(summary: RetroSummary) -> None:

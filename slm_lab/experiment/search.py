@@ -29,12 +29,12 @@ import numpy as np
 from loguru import logger
 
 from slm_lab.experiment import pbt
-from slm_lab.experiment.analysis import analyze_session, analyze_trial
-from slm_lab.experiment.baseline import random_baseline
+from slm_lab.experiment.analysis import analyze_sessions
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run, runs_in
 from slm_lab.experiment.pool import Outcome, Pool, RayPool, SerialPool, Stretch
+from slm_lab.experiment.progress import duration
 from slm_lab.experiment.search_results import SCORE, Row, by_strength, draw_results, ranked, read_table, write_table
 from slm_lab.experiment.signals import StopRequest, stop_on_signals
 from slm_lab.experiment.trial import Interrupted, TrialError
@@ -451,12 +451,8 @@ class Search:
     def _score(self, trial: _Trial) -> float:
         """Return the mean over the seeds of what they have come to; NaN while one has no return."""
         kind = "eval" if trial.spec.meta.rigorous_eval else "train"
-        scores = []
-        for index in range(trial.spec.meta.max_session):
-            file = trial.paths.for_session(index).session_df(kind)
-            column = read_rows(file).get(SCORE, np.empty(0)) if file.exists() else np.empty(0)
-            scores.append(column[-1] if column.size else math.nan)
-        return float(np.mean(scores))
+        sessions = map(trial.paths.for_session, range(trial.spec.meta.max_session))
+        return float(np.mean([_newest(paths, kind, SCORE) for paths in sessions]))
 
     def _end(self, trial: _Trial, state: str = "COMPLETE", reason: str = "") -> None:
         """Analyse a trial that has ended, and write down what it came to."""
@@ -474,13 +470,9 @@ class Search:
 
     def _analyze(self, trial: _Trial) -> dict[str, float]:
         """Make the metrics of a trial; its graphs are drawn at the end, if it is one of the best."""
-        baseline = random_baseline(trial.spec.env, self.data_dir)
-        rigorous = trial.spec.meta.rigorous_eval > 0
-        for index in range(trial.spec.meta.max_session):
-            paths = trial.paths.for_session(index)
-            if paths.session_df("train").exists():
-                analyze_session(paths, baseline, rigorous, draw=False)
-        metrics = analyze_trial(trial.paths, trial.spec.to_dict(), baseline, draw=False)
+        sessions = range(trial.spec.meta.max_session)
+        begun = [index for index in sessions if trial.paths.for_session(index).session_df("train").exists()]
+        metrics = analyze_sessions(trial.paths, trial.spec, self.data_dir, begun, draw=False)
         seeds = [session[SCORE] for session in metrics["sessions"].values()]
         if len(seeds) < trial.spec.meta.max_session or not all(math.isfinite(seed) for seed in seeds):
             return metrics["scalar"] | {SCORE: math.nan}
@@ -491,16 +483,17 @@ class Search:
         from optuna.trial import TrialState
 
         metrics = dict(metrics or {})
-        rows = {row.trial: row for row in read_table(self.paths)}
-        rows[trial.number] = row = Row(trial.number, state, trial.values, metrics, reason)
-        write_table(self.paths, list(rows.values()))
+        row = Row(trial.number, state, trial.values, metrics, reason)
+        others = (other for other in read_table(self.paths) if other.trial != row.trial)
+        rows = sorted([*others, row], key=lambda one: one.trial)
+        write_table(self.paths, rows)
         if reason:
             trial.handle.set_user_attr("reason", reason)
         score = metrics.get(SCORE, math.nan)
         values = None if state != "COMPLETE" else [score, trial.spec.env.max_frame][: len(self.study.directions)]
         self.study.tell(trial.handle, values, TrialState[state])
-        self._delete_models(list(rows.values()))
-        self._log_trial(row)
+        self._delete_models(rows)
+        self._log_trial(row, ranked(rows))
 
     def _delete_models(self, rows: list[Row]) -> None:
         """Delete the models of trials that have ended and are not among the best."""
@@ -555,21 +548,14 @@ class Search:
 
     def _time_text(self, pool: Pool) -> str:
         done = [row for row in read_table(self.paths) if row.state == "COMPLETE"] if self.resume else []
-        seconds = [seconds for row in done if (seconds := self._wall_time(row.trial))]
+        first = (self.paths.for_trial(row.trial).for_session(0) for row in done)
+        seconds = [seconds for paths in first if (seconds := _newest(paths, "train", "wall_t")) > 0]
         if not seconds:
             return "known after the first trial"
         left = (self.count - len(read_table(self.paths))) * self.meta.max_session * float(np.mean(seconds))
-        return f"about {_duration(left / pool.slots)} left"
+        return f"about {duration(left / pool.slots)} left"
 
-    def _wall_time(self, trial: int) -> float:
-        """Return the seconds that the first session of a trial took."""
-        file = self.paths.for_trial(trial).for_session(0).session_df("train")
-        wall = read_rows(file).get("wall_t", np.empty(0)) if file.exists() else np.empty(0)
-        return float(wall[-1]) if wall.size else 0.0
-
-    def _log_trial(self, row: Row) -> None:
-        rows = read_table(self.paths)
-        best = ranked(rows)
+    def _log_trial(self, row: Row, best: list[Row]) -> None:
         done = self._finished()
         words = {
             "COMPLETE": f"{SCORE} {row.score:.4g}",
@@ -586,7 +572,7 @@ class Search:
             done,
             self.count,
             f" | best: trial {best[0].trial} with {best[0].score:.4g}" if best else "",
-            f" | about {_duration(left)} left" if done < self.count else "",
+            f" | about {duration(left)} left" if done < self.count else "",
         )
 
     # --- results
@@ -598,10 +584,7 @@ class Search:
             paths = self.paths.for_trial(row.trial)
             if not paths.trial_graph_top("mean_returns_vs_frames").exists():
                 spec = load_spec(paths.trial_spec, paths.spec_name)
-                baseline = random_baseline(spec.env, self.data_dir)
-                for index in range(spec.meta.max_session):
-                    analyze_session(paths.for_session(index), baseline, spec.meta.rigorous_eval > 0)
-                analyze_trial(paths, spec.to_dict(), baseline)
+                analyze_sessions(paths, spec, self.data_dir, range(spec.meta.max_session))
         draw_results(self.paths, self.study)
         return by_strength(rows)
 
@@ -632,6 +615,13 @@ def modules_of(spec: Spec) -> set[str]:
     return set(re.findall(r'"([A-Za-z_][\w.]*):[A-Za-z_]\w*', texts))
 
 
+def _newest(paths: RunPaths, kind: str, column: str) -> float:
+    """Return what the last row of a session says; NaN where there is none."""
+    file = paths.session_df(kind)
+    values = read_rows(file).get(column, np.empty(0)) if file.exists() else np.empty(0)
+    return float(values[-1]) if values.size else math.nan
+
+
 def _comparable(spec: Spec) -> dict[str, Any]:
     """Return path → value of what a search must keep."""
     raw = spec.to_dict()
@@ -646,14 +636,6 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(child, f"{path}.{key}" if path else key)
     else:
         yield path, node
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "–"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _no_lock() -> Any:

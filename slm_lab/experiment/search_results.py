@@ -225,18 +225,14 @@ def importances(study: "optuna.Study") -> dict[str, float]:
 
 
 def _draw_curves(paths: RunPaths, rows: list[Row]) -> None:
-    """Draw the curves of all trials together, as slm-retro does."""
+    """Draw the curves of all trials together."""
     curves = {}
     for row in rows:
         trial = paths.for_trial(row.trial)
         means = trial_means(trial, read_spec(trial.trial_spec))
         if means["mean_returns"][0].size:
-            curves[f"trial {row.trial}"] = {
-                name: (frames, values.mean(axis=0, keepdims=True)) for name, (frames, values) in means.items()
-            }
-    if len(curves) > 1:
-        files = {name: paths.multi_trial_graph(f"{name}_vs_frames") for name in graph.RETURNS}
-        graph.draw_runs(files, f"{paths.spec_name} · {len(curves)} trials", curves)
+            curves[f"trial {row.trial}"] = means
+    graph.draw_search(paths, curves)
 
 
 def _cells(row: Row, params: list[str]) -> list[Any]:

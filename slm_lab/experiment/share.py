@@ -85,10 +85,7 @@ def push(targets: Sequence[str | Path], repo: str) -> list[str]:
     with _hub_errors(repo):
         api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
         for folder, files in travelling.items():
-            added = [
-                CommitOperationAdd(f"{FOLDER}/{folder.name}/{file.relative_to(folder).as_posix()}", file)
-                for file in files
-            ]
+            added = [CommitOperationAdd(_path(folder, file), file) for file in files]
             api.create_commit(repo, added, commit_message=f"run {folder.name}", repo_type="dataset")
             logger.info("{}: {} files pushed to {}", folder.name, len(files), repo)
     return [folder.name for folder in runs]

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,11 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def file_word(text: str) -> str:
+    """Return a text as part of a file name: `file_word("ALE/Pong-v5 (mode=1)")` is "ALE_Pong-v5_mode_1"."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("_")
 
 
 class RowWriter:
