@@ -15,6 +15,7 @@ from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.build import Net
 from slm_lab.agent.net.history import History
 from slm_lab.agent.net.learner import Learner, Loss, ParameterGroup
+from slm_lab.lib.clock import crossed
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.schedule import Schedule, make_schedule
 from slm_lab.spec import AgentSpec, NetSpec, SpecError, VarSpec
@@ -69,6 +70,11 @@ class Setting:
             gamma=spec.algorithm.gamma,
             num_steps=num_steps,
         )
+
+    def time_to_replay(self, spec: Any, memory: Replay, frame: int) -> bool:
+        """Tell whether to learn from a replay: every `training_frequency` frames once `training_start_step` are in."""
+        due = crossed(frame, self.num_envs, spec.training_frequency)
+        return due and frame >= spec.training_start_step and memory.size > 0
 
     def actor_critic(self, spec: AgentSpec, critic: bool = True) -> ActorCritic:
         """Build policy and value nets; the same seed gives the same weights."""

@@ -86,8 +86,7 @@ class DQN:
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""
-        due = crossed(frame, self.setting.num_envs, self.spec.training_frequency)
-        return due and frame >= self.spec.training_start_step and self.memory.size > 0
+        return self.setting.time_to_replay(self.spec, self.memory, frame)
 
     def update(self, frame: int) -> dict[str, float]:
         """Run one training event."""

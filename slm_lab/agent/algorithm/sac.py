@@ -10,7 +10,6 @@ from slm_lab.agent.algorithm.estimator import soft_value
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss, temperature_loss
 from slm_lab.agent.algorithm.random import random_actions
 from slm_lab.agent.net.soft_policy import SoftNets
-from slm_lab.lib.clock import crossed
 from slm_lab.spec import AgentSpec
 
 
@@ -64,8 +63,7 @@ class SoftActorCritic:
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""
-        due = crossed(frame, self.setting.num_envs, self.spec.training_frequency)
-        return due and frame >= self.spec.training_start_step and self.memory.size > 0
+        return self.setting.time_to_replay(self.spec, self.memory, frame)
 
     def update(self, frame: int) -> dict[str, float]:
         """Run one training event."""

@@ -13,7 +13,6 @@ from slm_lab.agent.net import make_net
 from slm_lab.agent.net.critics import Critics
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.agent.net.soft_policy import bounded_width
-from slm_lab.lib.clock import crossed
 from slm_lab.spec import AgentSpec, NetSpec
 
 
@@ -71,8 +70,7 @@ class TD3:
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""
-        due = crossed(frame, self.setting.num_envs, self.spec.training_frequency)
-        return due and frame >= self.spec.training_start_step and self.memory.size > 0
+        return self.setting.time_to_replay(self.spec, self.memory, frame)
 
     def update(self, frame: int) -> dict[str, float]:
         """Run one training event."""
