@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import learn
 from loguru import logger
 
-from slm_lab.agent import Agent
-from slm_lab.env import make_env
 from slm_lab.spec import Spec, SpecError, list_specs, load_spec
 
 SHIPPED = [(file, name) for file, name, _ in list_specs()]
@@ -246,17 +245,4 @@ def smaller(file: str, name: str) -> Spec:
 @pytest.mark.usefixtures("one_thread")
 def test_a_spec_trains(file: str, name: str) -> None:
     """It fits its environment, and its first two training events end in finite numbers."""
-    spec = smaller(file, name)
-    env = make_env(spec.env, seed=0)
-    agent = Agent(spec, env, seed=0)
-    obs, frame, events = env.reset(), 0, 0
-    while events < 2:
-        action = agent.act(obs, frame)
-        step = env.step(action)
-        agent.observe(obs, action, step)
-        obs, frame = step.obs, frame + env.num_envs
-        if agent.ready(frame):
-            agent.update(frame)
-            events += 1
-    assert agent.opt_steps >= 2
-    env.close()
+    assert learn(smaller(file, name)).opt_steps >= 2

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from learning import learn
 
 from slm_lab.agent import Agent
 from slm_lab.env import make_env
@@ -172,23 +173,6 @@ def version_4(name):
     }
 
 
-def learn(spec):
-    """Act until it is time to learn, and learn."""
-    env = make_env(spec.env, seed=0)
-    agent = Agent(spec, env, seed=0)
-    obs, frame, updates = env.reset(), 0, 0
-    while updates < 2:
-        action = agent.act(obs, frame)
-        step = env.step(action)
-        agent.observe(obs, action, step)
-        obs, frame = step.obs, frame + env.num_envs
-        if agent.ready(frame):
-            agent.update(frame)
-            updates += 1
-    env.close()
-    assert agent.opt_steps > 0
-
-
 @pytest.mark.parametrize("name", [*VERSION_4, *VALUES_4])
 def test_version_4(name, tmp_path):
     file = tmp_path / "specs.json"
@@ -197,7 +181,7 @@ def test_version_4(name, tmp_path):
     assert spec.env.name == ("Pendulum-v1" if name.endswith("pendulum") else "CartPole-v1")
     assert spec.meta.distributed == WORKERS_4.get(name, False)
     assert list(spec.search) == ["agent.algorithm.gamma__choice", "agent.net.hid_layers__choice"]
-    learn(spec)
+    assert learn(spec).opt_steps > 0
 
 
 @pytest.mark.parametrize("name", ["a2c_gae", "ppo", "ppo_sil", "ddqn_per", "dueling_dqn", "sac_gumbel"])
@@ -469,7 +453,7 @@ def test_version_5_on_atari(tmp_path):
     file.write_text(YAML)
     spec = load_spec(file, "sac_atari_arc", ["env=ALE/Pong-v5", "max_frame=2e5"])
     assert spec.agent.net.normalize
-    learn(spec)
+    assert learn(spec).opt_steps > 0
 
 
 CARTPOLE, PENDULUM = ("CartPole-v1", "cartpole"), ("Pendulum-v1", "pendulum")
@@ -485,4 +469,4 @@ def test_version_5(name, env, tmp_path):
     assert spec.name == f"{name}_{env[1]}"
     assert spec.env.normalize_obs == (name in [*ARCS, "sac_per_arc"])
     assert spec.meta.distributed == ("shared" if name.startswith("async") else False)
-    learn(spec)
+    assert learn(spec).opt_steps > 0
