@@ -5,7 +5,6 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 
 class StopRequest:
@@ -19,9 +18,12 @@ class StopRequest:
         self.requested = True
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a stop request while the context lasts.
+    """Turn SIGINT and SIGTERM into a stop request while the context lasts, also where they were held back until now.
 
     Outside the main thread (a notebook's worker, say) Python allows no handlers, and the request is only set by hand.
     """
@@ -30,25 +32,32 @@ def stop_on_signals() -> Generator[StopRequest]:
     def handle(_signum: int, _frame: FrameType | None) -> None:
         stop.request()
 
-    with handlers_put_back(handle):
+    with handlers_put_back():
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                signal.signal(signum, handle)
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield stop
 
 
 @contextmanager
-def handlers_put_back(handler: Any = None) -> Generator[None]:
-    """Handle SIGINT and SIGTERM by `handler`, if one is given, and put back at the end what handled them before.
-
-    Outside the main thread Python allows no handlers, and nothing is done.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+def signals_held_back() -> Generator[None]:
+    """Let SIGINT and SIGTERM wait until the end; in processes begun meanwhile, until they enter `stop_on_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        if handler is not None:
-            for signum in before:
-                signal.signal(signum, handler)
         yield
     finally:
-        for signum, earlier in before.items():
-            signal.signal(signum, earlier)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def handlers_put_back() -> Generator[None]:
+    """Put back at the end what handled SIGINT and SIGTERM; only in the main thread, where Python allows handlers."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                signal.signal(signum, handler)

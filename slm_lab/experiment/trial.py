@@ -4,12 +4,11 @@ import multiprocessing
 import os
 import platform
 import secrets
-import signal
 import subprocess
 import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -22,7 +21,7 @@ from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run
 from slm_lab.experiment.progress import Progress
-from slm_lab.experiment.signals import StopRequest, handlers_put_back, stop_on_signals
+from slm_lab.experiment.signals import StopRequest, signals_held_back, stop_on_signals
 from slm_lab.lib.device import available_cores
 from slm_lab.lib.files import atomic_write, write_json
 from slm_lab.lib.logger import setup_logger
@@ -322,8 +321,10 @@ def _process_context() -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    # the server would die of a signal to the whole group (Ctrl-C, `timeout`) that meets it while it is importing
-    with handlers_put_back(signal.SIG_IGN):
+    # the server would die of a signal to the whole group (Ctrl-C, `timeout`) that meets it while it is importing. The
+    # tracker, which the server begins otherwise, lets signals in when it has begun
+    resource_tracker.ensure_running()
+    with signals_held_back():
         forkserver.ensure_running()
     return context
 

@@ -20,7 +20,7 @@ from lab_runs import (
     wait_until,
 )
 
-from slm_lab.experiment.signals import stop_on_signals
+from slm_lab.experiment.signals import signals_held_back, stop_on_signals
 from slm_lab.lib.files import write_json
 
 
@@ -47,6 +47,24 @@ def test_outside_the_main_thread_there_is_only_the_request():
     thread.start()
     thread.join()
     assert seen == [True, True]
+
+
+def test_a_signal_that_is_held_back_is_not_lost():
+    with stop_on_signals() as stop:
+        with signals_held_back():
+            assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+
+
+def test_a_process_begun_while_signals_are_held_back_heeds_them_once_it_can_stop():
+    with signals_held_back():
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with stop_on_signals() as stop:
+                os._exit(7 if stop.requested else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def begin_run(tmp_path, sessions):
