@@ -20,7 +20,7 @@ class CrossQ:
     As `SoftActorCritic`, but (s, a) and (s', a') go through the critics as one batch (Figure 2), so that the batch
     renormalisation in them sees the mixture of both; the second half gives the target, without gradient:
 
-        Q(s, a), q' = Q([s, s'], [a, a']),   target = r + gamma (min_i q'_i - alpha log pi(a'|s'))
+        Q(s, a), q' = Q([s, s'], [a, a']),   target = r + gamma (q' - alpha log pi(a'|s'))
 
     The critics use and update the statistics of the batch in their own gradient step only; for the policy they are as
     the running statistics make them. The policy learns every third step of the critics (`policy_delay`).

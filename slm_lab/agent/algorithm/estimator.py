@@ -57,10 +57,12 @@ def td_target(reward: Tensor, next_q: Tensor, terminated: Tensor, gamma: float) 
 
 
 def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """Return the value of a policy that is paid alpha for each nat of entropy, by the lower of several critics, `[B]`.
+    """Return the value of a policy that is paid alpha for each nat of entropy, by several critics, `[B]`.
 
-    V = sum_K prob (min_i q_i - alpha log_prob), Christodoulou 2019, arXiv:1910.07207 eq. 10; Haarnoja et al. 2018,
-    arXiv:1812.05905 eq. 3 where K = 1.
+    V = sum_K prob (q - alpha log_prob). Where K = 1, a sample, q is the lowest of the critics (Haarnoja et al. 2018,
+    arXiv:1812.05905 eq. 3). Where the expectation over K actions is exact (Christodoulou 2019, arXiv:1910.07207
+    eq. 10, which takes the lowest as well), q is their mean: the lowest underrates what was seldom tried, and on sparse
+    rewards nothing is learned (Zhou et al. 2022, arXiv:2209.10081).
 
     Args:
         q: values of `[count, B, K]`.
@@ -68,7 +70,8 @@ def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tens
         log_prob: log-probabilities of the K, `[B, K]`.
         alpha: temperature, a scalar.
     """
-    return (prob * (q.amin(0) - alpha * log_prob)).sum(-1)
+    q = q.amin(0) if prob.shape[-1] == 1 else q.mean(0)
+    return (prob * (q - alpha * log_prob)).sum(-1)
 
 
 def project(probability: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:

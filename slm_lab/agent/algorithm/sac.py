@@ -18,14 +18,16 @@ class SoftActorCritic:
 
     Every `training_frequency` frames, `training_iter` times: draw a batch; move twin critics towards
 
-        r + gamma E_a'[min_i Q_target_i(s', a') - alpha log pi(a'|s')]                            (eq. 2, 3, 5)
+        r + gamma E_a'[Q_target(s', a') - alpha log pi(a'|s')]                                    (eq. 2, 3, 5)
 
     without the second term where the episode terminated; and, every `policy_delay` times, the policy down
 
-        E_a[alpha log pi(a|s) - min_i Q_i(s, a)]                                                  (eq. 7, 9)
+        E_a[alpha log pi(a|s) - Q(s, a)]                                                          (eq. 7, 9)
 
     and log alpha down log alpha (H - target entropy), H the entropy of the policy (eq. 18, where it is alpha). The
-    target critics follow by `polyak_coef` after every step. Before `training_start_step` all actions are random.
+    target critics follow by `polyak_coef` after every step. Q is the lower of the two critics where actions are
+    sampled, and their mean where the expectation over them is exact (see `soft_value`). Before `training_start_step`
+    all actions are random.
 
     `SoftPolicy` says what the expectations are: a sample of tanh of a Gaussian (with the log standard deviation in
     [-5, 2]); exact over discrete actions (eq. 10 to 12 of Christodoulou 2019, arXiv:1910.07207); or a sample of them by

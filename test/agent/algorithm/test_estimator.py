@@ -1,3 +1,4 @@
+import math
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from slm_lab.agent.algorithm.estimator import (
     monte_carlo_return,
     nstep_return,
     project,
+    soft_value,
     standardize,
     successor_value,
     symexp,
@@ -225,3 +227,17 @@ def test_a_projection_keeps_the_mass_and_inside_the_support_the_mean(seed, atoms
         assert (projected >= 0).all()
         assert_close(projected.sum(-1), torch.ones_like(reward))
     assert_close(projected @ support, inside + discount * (p @ support), atol=1e-8 * (abs(low) + width), rtol=1e-8)
+
+
+def test_soft_value_of_a_sample_is_by_the_lowest_critic():
+    q = torch.tensor([[[3.0], [1.0]], [[2.0], [5.0]]])  # two critics, two observations, a sample each
+    value = soft_value(q, torch.ones(2, 1), torch.tensor([[-1.0], [-3.0]]), torch.tensor(0.5))
+    assert_close(value, torch.tensor([2.0 + 0.5, 1.0 + 1.5]))
+
+
+def test_soft_value_of_all_actions_is_by_the_mean_critic():
+    q = torch.tensor([[[3.0, 0.0]], [[1.0, 8.0]]])  # two critics, one observation, two actions
+    prob = torch.tensor([[0.25, 0.75]])
+    value = soft_value(q, prob, prob.log(), torch.tensor(0.5))
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert_close(value, torch.tensor([0.25 * 2.0 + 0.75 * 4.0 + 0.5 * entropy]))

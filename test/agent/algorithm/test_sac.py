@@ -98,7 +98,7 @@ def test_loss_of_the_policy_for_continuous_actions_by_hand():
 def test_loss_of_the_critics_for_discrete_actions_is_the_exact_expectation():
     nets = discrete().nets
     batch = row(0.5, torch.tensor([1]), 2.0, 0.5, 1.0, torch.empty(1, 0))
-    value = P * 10 + Q * 30 + 0.1 * ENTROPY  # of each action the lower value, before the expectation
+    value = P * 15 + Q * 35 + 0.1 * ENTROPY  # of each action the mean of both critics
     target = 2 + 0.5 * value
     loss, _ = sac_critic_loss(nets, *batch, loss_fn=MSE)
     assert loss.item() == pytest.approx((4 - target) ** 2 + (3 - target) ** 2)
@@ -106,7 +106,7 @@ def test_loss_of_the_critics_for_discrete_actions_is_the_exact_expectation():
 
 def test_loss_of_the_policy_for_discrete_actions_is_the_exact_expectation():
     loss, metrics = soft_policy_loss(discrete().nets, torch.zeros(1, 1), torch.empty(1, 0), target_entropy=0.25)
-    expected = -0.1 * ENTROPY - (P * 1 + Q * 3)
+    expected = -0.1 * ENTROPY - (P * 1.5 + Q * 3.5)
     assert_close(metrics["policy_loss"].item(), expected)
     assert_close(metrics["entropy"].item(), ENTROPY)
     assert_close(loss.item(), expected + log(0.1) * (ENTROPY - 0.25))
