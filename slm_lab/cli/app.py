@@ -86,6 +86,9 @@ def run(
     job: Annotated[
         Path | None, typer.Option(metavar="FILE", envvar="JOB", help="Run the entries {file: {name: mode}} of FILE.")
     ] = None,
+    parallel: Annotated[
+        int, typer.Option(metavar="N", envvar="PARALLEL", min=1, help="job: run N entries at once.")
+    ] = 1,
     data: Data = Path("data"),
     render: Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the environment.")] = False,
     record: Annotated[bool, typer.Option("--record", envvar="RECORD", help="enjoy: write an mp4.")] = False,
@@ -121,7 +124,7 @@ def run(
     if job is not None:
         if spec_file is not None:
             raise SpecError(f"--job {job} names its own specs; leave out {spec_file!r}")
-        return jobs.run_job(job, settings)
+        return jobs.run_job(job, settings, parallel)
     if spec_file is None:
         spec_file, spec_name = DEMO_FILE, DEMO_NAME
     runs.run(spec_file, spec_name, mode, settings)

@@ -40,8 +40,11 @@ class Settings:
     ray_address: str | None = None
 
 
-def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) -> None:
+def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) -> "RunPaths":
     """Do what `SPEC_FILE SPEC_NAME MODE` asks for.
+
+    Returns:
+        the names of the run.
 
     Raises:
         SpecError: bad input.
@@ -52,13 +55,12 @@ def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) ->
     if settings.record and kind != "enjoy":
         raise SpecError("--record: only MODE enjoy@RUN writes an mp4; leave it out")
     if kind == "search":
-        search(spec_file, spec_name, target, settings)
-    elif kind == "enjoy":
-        enjoy_run(spec_file, spec_name, target or LATEST, settings)
-    elif target is not None:
-        resume_run(spec_file, spec_name, target, settings)
-    else:
-        train(_load(spec_file, spec_name, settings.sets), kind, settings)
+        return search(spec_file, spec_name, target, settings)
+    if kind == "enjoy":
+        return enjoy_run(spec_file, spec_name, target or LATEST, settings)
+    if target is not None:
+        return resume_run(spec_file, spec_name, target, settings)
+    return train(_load(spec_file, spec_name, settings.sets), kind, settings)
 
 
 def parse_mode(mode: str) -> tuple[str, str | None]:
@@ -78,7 +80,7 @@ def parse_mode(mode: str) -> tuple[str, str | None]:
     return kind, target or None
 
 
-def train(spec: "Spec", mode: str, settings: Settings, resume: Path | None = None) -> None:
+def train(spec: "Spec", mode: str, settings: Settings, resume: Path | None = None) -> "RunPaths":
     """Run a trial and print what came of it."""
     from slm_lab.experiment.report import print_report
     from slm_lab.experiment.trial import Trial
@@ -86,9 +88,10 @@ def train(spec: "Spec", mode: str, settings: Settings, resume: Path | None = Non
     trial = Trial(spec, mode, settings.data_dir, resume, settings.options)
     trial.run()
     print_report(trial.paths)
+    return trial.paths
 
 
-def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
+def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> "RunPaths":
     """Go on with a run, by the spec that was saved with it.
 
     Of the `KEY=VALUE` texts only paths into the spec count: the variables were filled in when the run began.
@@ -98,10 +101,10 @@ def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Set
         raise SpecError(f"{paths.folder}: a run of {paths.spec_name!r}, not of {spec_name!r}")
     if paths.study.exists():
         raise SpecError(f"{paths.folder}: a search; go on with MODE search@{paths.folder}")
-    train(_load(paths.spec, paths.spec_name, _dotted(settings)), "train", settings, paths.folder)
+    return train(_load(paths.spec, paths.spec_name, _dotted(settings)), "train", settings, paths.folder)
 
 
-def search(spec_file: str, spec_name: str | None, target: str | None, settings: Settings) -> None:
+def search(spec_file: str, spec_name: str | None, target: str | None, settings: Settings) -> "RunPaths":
     """Begin a search, or go on with one, and print what came of it.
 
     One that was interrupted is gone on with as well where the same command is given again.
@@ -124,6 +127,7 @@ def search(spec_file: str, spec_name: str | None, target: str | None, settings: 
     searching = Search(spec, settings.data_dir, folder, settings.options, **keys)
     searching.run()
     print_search(searching.paths)
+    return searching.paths
 
 
 def best(target: str, train_it: bool, settings: Settings) -> None:
@@ -142,7 +146,7 @@ def _dotted(settings: Settings) -> list[str]:
     return [text for text in settings.sets if "." in text.partition("=")[0]]
 
 
-def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> None:
+def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> "RunPaths":
     """Play the best checkpoint of a run."""
     paths = find(spec_file, spec_name, target, settings)
     from slm_lab.experiment.enjoy import enjoy
@@ -153,6 +157,7 @@ def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Sett
         paths = best_session(paths)
     played = paths.folder if paths.session is None else paths.session_spec
     enjoy(played, episodes=settings.episodes, render=settings.options.render, record=settings.record)
+    return paths
 
 
 def find(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> "RunPaths":

@@ -171,6 +171,9 @@ class Search:
         try:
             with only_one(self.paths.log_dir / ".search.lock", self.paths):
                 return self._run()
+        except (TrialError, Interrupted) as end:
+            end.paths = self.paths
+            raise
         except SpecError:
             if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
                 discard_run(self.paths)

@@ -42,6 +42,31 @@ def stop_on_signals() -> Generator[StopRequest]:
 
 
 @contextmanager
+def interrupt_on_signals() -> Generator[None]:
+    """Turn SIGINT and SIGTERM into KeyboardInterrupt while the context lasts; what comes after that is ignored.
+
+    For the main thread of a process of its own, which has only to say how it ended then.
+    """
+
+    def handle(_signum: int, _frame: FrameType | None) -> None:
+        ignore()
+        raise KeyboardInterrupt
+
+    def ignore() -> None:
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+
+    for signum in SIGNALS:
+        signal.signal(signum, handle)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        ignore()
+
+
+@contextmanager
 def signals_held_back() -> Generator[None]:
     """Let SIGINT and SIGTERM wait until the end; in processes begun meanwhile, until they enter `stop_on_signals`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -39,9 +39,15 @@ UNGUARDED = 78
 class TrialError(RuntimeError):
     """A session failed; the text has its traceback."""
 
+    paths: RunPaths | None = None
+    """Of the run."""
+
 
 class Interrupted(Exception):  # noqa: N818 - as KeyboardInterrupt: it ends a run, but nothing went wrong
     """The run was stopped from outside, after everything was saved; the text tells how to go on."""
+
+    paths: RunPaths | None = None
+    """Of the run."""
 
 
 @dataclass
@@ -99,6 +105,9 @@ class Trial:
         try:
             with only_one(self.paths.log_dir / f".{self.paths.trial_prefix}.lock", self.paths):
                 return self._run()
+        except (TrialError, Interrupted) as end:
+            end.paths = self.paths
+            raise
         except SpecError:
             if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
                 discard_run(self.paths)
@@ -197,7 +206,7 @@ class Trial:
 
     def _run_processes(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the sessions in processes: no more at once than there are cores, unless they are workers of one agent."""
-        context = _process_context()
+        context = process_context()
         self.paths.shared_memory.unlink(missing_ok=True)  # of a run that was killed
         waiting = list(range(self.spec.meta.max_session))
         running: list[_Running] = []
@@ -315,7 +324,7 @@ def _session_process(
             tell("failed", traceback.format_exc())
 
 
-def _process_context() -> ForkServerContext | SpawnContext:
+def process_context() -> ForkServerContext | SpawnContext:
     """Return how to make processes: by forking a server that has imported torch once, where the system can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -12,6 +12,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def keep_to_share(slot: int, parallel: int) -> None:
+    """Keep this process, and those that it begins, to a share of its cores, where the system can do that.
+
+    Args:
+        slot: which of the shares.
+        parallel: how many there are; where these are more than the cores, several share one.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        first, end = (edge * len(cores) // parallel for edge in (slot, slot + 1))
+        os.sched_setaffinity(0, cores[first : max(end, first + 1)])
+
+
 def pick_device(gpu: bool | str, index: int) -> "torch.device":
     """Return the device to train on.
 

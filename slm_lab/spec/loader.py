@@ -61,20 +61,39 @@ def load_specs(file: str | Path, name: str | None = None, sets: Sets = ()) -> li
     Raises:
         SpecError: one line that names the place and the remedy.
     """
+    path, name, raw = _find(file, name)
+    given = parse_sets(sets)
+    return [_build(name, raw, given, params, path.parent) for params in _combinations(raw, given)]
+
+
+def combinations(file: str | Path, name: str | None = None, sets: Sets = ()) -> list[dict[str, str]]:
+    """Return what `-s` says for each of `load_specs`: variable → value.
+
+    Raises:
+        SpecError: one line that names the place and the remedy.
+    """
+    _, _, raw = _find(file, name)
+    return _combinations(raw, parse_sets(sets))
+
+
+def _find(file: str | Path, name: str | None) -> tuple[Path, str, Raw]:
     path = find_file(file)
     specs = read_specs(path)
     name = _pick(path, name, list(specs))
-    given, raw = parse_sets(sets), dict(specs[name])
-    params = raw.pop("spec_params", None) or {}
+    return path, name, specs[name]
+
+
+def _combinations(raw: Raw, given: Mapping[str, str]) -> list[dict[str, str]]:
+    params = raw.get("spec_params") or {}
     if not isinstance(params, Mapping) or not all(isinstance(values, list) and values for values in params.values()):
         raise SpecError("spec_params: must be {name: [value, …]}")
-    free = {key: [str(value) for value in values] for key, values in params.items() if key not in given}
-    combinations = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
-    return [_build(name, raw, given, params, path.parent) for params in combinations]
+    values = [[given[key]] if key in given else list(map(str, listed)) for key, listed in params.items()]
+    return [dict(zip(params, picked, strict=True)) for picked in itertools.product(*values)]
 
 
 def _build(name: str, raw: Raw, given: Mapping[str, str], params: Mapping[str, str], folder: Path) -> Spec:
     """Fill in what is given and one combination of `spec_params`; the name says which environment it is."""
+    raw = {key: part for key, part in raw.items() if key != "spec_params"}
     values = {key: value for key, value in given.items() if "." not in key}
     filled, used = fill_variables(raw, {**params, **values})
     for path in given.keys() - values.keys():

@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 
 from slm_lab.spec import SpecError, list_specs, load_spec, load_specs, spec_names
-from slm_lab.spec.loader import LIBRARY
+from slm_lab.spec.loader import LIBRARY, combinations
 
 RANDOM = {
     "agent": {"algorithm": {"name": "Random"}},
@@ -142,8 +142,11 @@ def test_spec_params_span_a_grid(write):
     ]
     with pytest.raises(SpecError, match=r"^spec_params: stands for 4 specs; pick one with -s, .*x_ant_100"):
         load_spec(file)
-    assert load_spec(file, "x", ["env=Ant-v5", "max_frame=5"]).name == "x_ant"
+    # what is picked is named as in a batch
+    assert load_spec(file, "x", ["env=Ant-v5", "max_frame=5"]).name == "x_ant_5"
     assert [spec.name for spec in load_specs(file, "x", ["env=Hopper-v5"])] == ["x_hopper_100", "x_hopper_200"]
+    for pick, spec in zip(combinations(file), load_specs(file), strict=True):
+        assert load_spec(file, "x", pick) == spec
 
 
 def test_spec_params_of_one_value_need_no_choice(write):
