@@ -54,6 +54,6 @@ def run_folder(spec_file, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     names = "RENDER RECORD EPISODES LOG_LEVEL TORCH_COMPILE CUDA_OFFSET PROFILE DATA_DIR JOB SET HF_REPO "
-    names += "SERIAL KEEP_TRIALS RAY_ADDRESS"
+    names += "SERIAL KEEP_TRIALS RAY_ADDRESS PARALLEL"
     for name in names.split():
         monkeypatch.delenv(name, raising=False)
