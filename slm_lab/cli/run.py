@@ -96,7 +96,7 @@ def resume_run(spec_file: str, spec_name: str | None, target: str, settings: Set
 
     Of the `KEY=VALUE` texts only paths into the spec count: the variables were filled in when the run began.
     """
-    paths = find(spec_file, spec_name, target, settings)
+    paths = find(spec_file, spec_name, target, settings, searches=False)
     if spec_name is not None and not f"{paths.spec_name}_".startswith(f"{spec_name}_"):
         raise SpecError(f"{paths.folder}: a run of {paths.spec_name!r}, not of {spec_name!r}")
     if paths.study.exists():
@@ -160,18 +160,23 @@ def enjoy_run(spec_file: str, spec_name: str | None, target: str, settings: Sett
     return paths
 
 
-def find(spec_file: str, spec_name: str | None, target: str, settings: Settings) -> "RunPaths":
-    """Find the run that `@latest` or `@PATH` means; a path says it all, so then the first two words do not count."""
+def find(spec_file: str, spec_name: str | None, target: str, settings: Settings, searches: bool = True) -> "RunPaths":
+    """Find the run that `@latest` or `@PATH` means; a path says it all, so then the first two words do not count.
+
+    Without `searches`, `@latest` passes them over.
+    """
     from slm_lab.experiment.paths import find_run, latest_run
 
     if target != LATEST:
         return find_run(target)
     # -s env=… is part of the name
     name = _load(spec_file, spec_name, settings.sets).name
-    paths = latest_run(settings.data_dir, name)
+    paths = latest_run(settings.data_dir, name, searches=searches)
     if paths is None:
         longer = latest_run(settings.data_dir, name, longer=True)
         remedy = f"of {longer.spec_name!r} there is: {longer.folder}" if longer else "begin one with MODE train"
+        if latest_run(settings.data_dir, name):
+            remedy = "there is a search, which MODE search@latest goes on with"
         raise SpecError(f"no run of {name!r} in {settings.data_dir}; {remedy}")
     return paths
 

@@ -11,6 +11,7 @@ import numpy as np
 from loguru import logger
 
 from slm_lab.experiment.paths import RunPaths, find_run, read_spec, runs_in
+from slm_lab.experiment.search_results import best_trial
 from slm_lab.lib.files import read_json, read_rows
 from slm_lab.lib.stats import bootstrap_ci
 from slm_lab.lib.table import markdown_table
@@ -112,15 +113,25 @@ def find_runs(targets: Iterable[str | Path]) -> list[RunPaths]:
     found: dict[Path, RunPaths] = {}
     for target in map(Path, targets):
         inside = runs_in(target) if target.is_dir() else []
-        try:
-            runs = inside or [find_run(target)]
-        except SpecError as error:
-            logger.warning("left out: {}", error)
-            continue
-        found |= {paths.folder.resolve(): paths for paths in runs}
+        for run in [paths.folder for paths in inside] or [target]:
+            try:
+                found[run.resolve()] = find_result(run)
+            except SpecError as error:
+                logger.warning("left out: {}", error)
     if not found:
         raise SpecError("no run in any of these; name run folders, or the folder that holds them, e.g. data")
     return list(found.values())
+
+
+def find_result(target: str | Path) -> RunPaths:
+    """Find the trial that a path means; the folder of a search means its best.
+
+    Raises:
+        SpecError: no run is there, or no trial of it has come to a score.
+    """
+    paths = find_run(target)
+    is_search = paths.study.exists() and Path(target).is_dir()
+    return paths.for_trial(best_trial(paths).trial) if is_search else paths
 
 
 def read_result(paths: RunPaths) -> Result:
@@ -134,7 +145,7 @@ def read_result(paths: RunPaths) -> Result:
     env, algorithm = spec["env"], spec["agent"]["algorithm"]["name"]
     metrics = _read(paths.trial_metrics, notes)
     sessions, baseline = metrics.get("sessions", {}), metrics.get("random_baseline")
-    derived = _read(paths.info_dir / f"{paths.trial_prefix}_derived.json", notes)
+    derived = _read(paths.derived, notes)
     scores = {int(index): session for index, session in sessions.items() if session.get("total_reward_ma") is not None}
     scored = list(scores.values())
     planned = spec["meta"].get("max_session", 1)
@@ -143,7 +154,9 @@ def read_result(paths: RunPaths) -> Result:
     frames = min((session["frame"] for session in scored), default=0)
     if scored and frames < env["max_frame"]:
         notes.append(f"stopped at {frames_text(frames)} of {frames_text(env['max_frame'])} frames")
-    if derived.get("mode", "train") != "train":
+    if derived.get("mode") == "search":
+        notes.append("a trial of a search, chosen by this very score; train it with `slm-lab best RUN --train`")
+    elif derived.get("mode", "train") != "train":
         notes.append(f"a run in mode {derived['mode']}")
     if derived and not derived.get("git_commit"):
         notes.append("the commit of the lab was not known to it")

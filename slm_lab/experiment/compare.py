@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from slm_lab.experiment.benchmark import Result, frames_text, read_result
-from slm_lab.experiment.paths import RunPaths, find_run, runs_in
+from slm_lab.experiment.benchmark import Result, find_result, frames_text, read_result
+from slm_lab.experiment.paths import RunPaths, runs_in
 from slm_lab.lib.files import read_json, read_rows
 from slm_lab.lib.stats import (
     Tasks,
@@ -137,8 +137,9 @@ def _of_target(target: str, newest: bool) -> list[tuple[RunPaths, Result]]:
     """Return the runs that a target means and that have a score; of a folder of runs the newest of each spec, if so."""
     inside = runs_in(target) if Path(target).is_dir() else []
     results = []
-    for paths in inside or [find_run(target)]:
+    for run in [paths.folder for paths in inside] or [target]:
         try:
+            paths = find_result(run)
             result = read_result(paths)
         except SpecError as error:
             if not inside:

@@ -134,6 +134,11 @@ class RunPaths:
         return self.folder / self.trial_metrics_scalar.name
 
     @property
+    def derived(self) -> Path:
+        """What the trial does not have from its spec: versions, commit, machine."""
+        return self.info_dir / f"{self.trial_prefix}_derived.json"
+
+    @property
     def trial_data_dict(self) -> Path:
         """Of a search: trial → configuration and metrics."""
         return self.info_dir / f"{self.spec_name}_trial_data_dict.json"
@@ -230,20 +235,25 @@ def _new_folder(data_dir: Path, spec_name: str) -> Path:
             return folder
 
 
-def latest_run(data_dir: str | Path, spec_name: str | None = None, longer: bool = False) -> RunPaths | None:
+def latest_run(
+    data_dir: str | Path, spec_name: str | None = None, *, longer: bool = False, searches: bool = True
+) -> RunPaths | None:
     """Return the newest run of exactly this spec name, or of any with None; None where there is none.
 
-    With `longer`, of a name that goes on with "_" after it, as -s env=… makes them.
+    With `longer`, of a name that goes on with "_" after it, as -s env=… makes them. Without `searches`, only a trial
+    that was run by itself.
 
     The stamp in the name decides, not the file times, which copying changes.
     """
-    runs = [(match[2], match[1], folder) for folder, match in _runs(Path(data_dir))]
+    runs = [(match[2], RunPaths(folder, match[1])) for folder, match in _runs(Path(data_dir))]
     if spec_name is not None:
-        runs = [run for run in runs if (run[1].startswith(f"{spec_name}_") if longer else run[1] == spec_name)]
-    if not runs:
-        return None
-    _, name, folder = max(runs)
-    return RunPaths(folder, name)
+        runs = [
+            (stamp, run)
+            for stamp, run in runs
+            if (run.spec_name.startswith(f"{spec_name}_") if longer else run.spec_name == spec_name)
+        ]
+    runs = [(stamp, run) for stamp, run in runs if searches or not run.study.exists()]
+    return max(runs, key=lambda run: (run[0], run[1].spec_name))[1] if runs else None
 
 
 def runs_in(data_dir: str | Path) -> list[RunPaths]:

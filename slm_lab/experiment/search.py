@@ -37,7 +37,7 @@ from slm_lab.experiment.pool import Outcome, Pool, RayPool, SerialPool, Stretch
 from slm_lab.experiment.progress import duration
 from slm_lab.experiment.search_results import SCORE, Row, by_strength, draw_results, ranked, read_table, write_table
 from slm_lab.experiment.signals import StopRequest, stop_on_signals
-from slm_lab.experiment.trial import Interrupted, TrialError
+from slm_lab.experiment.trial import Interrupted, TrialError, write_derived
 from slm_lab.lib.files import cut_partial_line, read_rows, write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.rng import derive_seed
@@ -124,7 +124,6 @@ class Search:
         self.algorithm = spec.meta.search_algorithm or ("grid" if self.space.is_grid else "tpe")
         self.grid = self.space.grid() if self.algorithm == "grid" else []
         self.count = self._count()
-        self._check()
 
     def _count(self) -> int:
         count = self.meta.max_trial
@@ -165,6 +164,7 @@ class Search:
             TrialError: no trial has come to a score.
             Interrupted: Ctrl-C or SIGTERM, after a clean save.
         """
+        self._check()
         if self.resume is not None:
             self._refuse_another_search()
         self.paths = self.resume or new_run(self.data_dir, self.spec.name)
@@ -295,6 +295,7 @@ class Search:
 
     def _search(self, pool: Pool, stop: StopRequest) -> None:
         self._started, self._done_before = time.monotonic(), self._finished()
+        self._slots, self._threads = pool.slots, pool.threads
         trials = self._take_up()
         self.stop_file.unlink(missing_ok=True)
         while True:
@@ -450,6 +451,7 @@ class Search:
         sessions = [paths.for_session(index).session_spec for index in range(spec.meta.max_session)]
         for file in (paths.trial_spec, *sessions):
             write_json(file, {spec.name: spec.to_dict()})
+        write_derived(paths, spec, "search", min(spec.meta.max_session, self._slots), self._threads)
 
     def _score(self, trial: _Trial) -> float:
         """Return the mean over the seeds of what they have come to; NaN while one has no return."""

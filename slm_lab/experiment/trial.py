@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -156,17 +157,7 @@ class Trial:
     def _write_specs(self) -> None:
         for file in self._spec_files():
             write_json(file, {self.spec.name: self.spec.to_dict()})
-        derived = {
-            "spec_hash": self.spec.hash,
-            "mode": self.mode,
-            "sessions_at_once": self._at_once(),
-            "threads": self._threads(),
-            "python": platform.python_version(),
-            "machine": platform.platform(),
-            "versions": {name: version(name) for name in PACKAGES},
-            "git_commit": _git_commit(),
-        }
-        write_json(self.paths.info_dir / f"{self.paths.trial_prefix}_derived.json", derived)
+        write_derived(self.paths, self.spec, self.mode, self._at_once(), self._threads())
 
     def _at_once(self) -> int:
         return self.spec.meta.at_once(available_cores())
@@ -174,7 +165,7 @@ class Trial:
     def _threads(self) -> int:
         """Return the threads of a session: convolutions share out the cores; small matrices run faster on one."""
         net = self.spec.agent.net
-        return max(1, available_cores() // self._at_once()) if net is not None and "Conv" in net.type else 1
+        return max(1, available_cores() // self._at_once()) if net is not None and net.convolves else 1
 
     def _run_here(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the only session in this process, where a debugger can reach it."""
@@ -324,6 +315,29 @@ def _session_process(
             tell("failed", traceback.format_exc())
 
 
+def write_derived(paths: RunPaths, spec: Spec, mode: str, at_once: int, threads: int) -> None:
+    """Write down what a trial does not have from its spec.
+
+    Args:
+        paths: of the trial.
+        spec: of the trial.
+        mode: "train", "dev" or "search".
+        at_once: sessions that may run at once.
+        threads: of each.
+    """
+    derived = {
+        "spec_hash": spec.hash,
+        "mode": mode,
+        "sessions_at_once": at_once,
+        "threads": threads,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+    }
+    write_json(paths.derived, derived)
+
+
 def process_context() -> ForkServerContext | SpawnContext:
     """Return how to make processes: by forking a server that has imported torch once, where the system can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -338,6 +352,7 @@ def process_context() -> ForkServerContext | SpawnContext:
     return context
 
 
+@cache  # the lab that runs is the one that was loaded, whatever is checked out meanwhile
 def _git_commit() -> str | None:
     """Return the commit of the lab's checkout, with "+" if it has changes; None outside of one."""
     here = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_a_search_is_not_trained_on_and_a_run_not_searched_on(search_file, folde
     assert "nothing to search" in capsys.readouterr().err
     assert main(["best", str(run_folder)]) == 2
     assert "not a search" in capsys.readouterr().err
+
+
+def test_train_latest_passes_searches_over(search_file, folder, capsys, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data / folder.name)
+    words = [search_file, "wide", "train@latest", "--data", str(data), "-s", "env.max_frame=250"]
+    assert main(words) == 2
+    assert "there is a search, which MODE search@latest goes on with" in capsys.readouterr().err
+    trained = data / "wide_2020_01_01_000000"  # older than the search
+    assert main([search_file, "wide", "train", "--data", str(data)]) == 0
+    next(path for path in data.glob("wide_2*") if path.name != folder.name).rename(trained)
+    assert main(words) == 0
+    assert json.loads((trained / "wide_t0_trial_metrics_scalar.json").read_text())["frame"] == 250
 
 
 def test_check_says_what_is_searched(search_file, tmp_path, capsys):

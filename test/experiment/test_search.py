@@ -13,6 +13,8 @@ import pytest
 from lab_runs import make_spec
 
 from slm_lab.experiment import pbt
+from slm_lab.experiment.benchmark import find_result, find_runs, read_result
+from slm_lab.experiment.compare import compare
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.experiment.retro import retro
 from slm_lab.experiment.search import Search
@@ -79,12 +81,26 @@ def test_every_trial_leaves_what_a_trial_leaves(done):
         assert spec.agent.net.optim_spec["lr"] == row.params[LR]
         assert spec.agent.net.hid_layers == row.params[LAYERS]
         assert len(json.loads(trial.trial_metrics.read_text())["sessions"]) == 2
+        derived = json.loads(trial.derived.read_text())
+        assert (derived["spec_hash"], derived["mode"], derived["threads"]) == (spec.hash, "search", 1)
         assert json.loads(trial.trial_metrics_scalar.read_text())["total_reward_ma"] == row.score
         for index in (0, 1):
             assert trial.for_session(index).session_df("train").exists()
             assert load_spec(trial.for_session(index).session_spec, "tiny").hash == spec.hash
     # what the study was told is the mean over the seeds
     assert [trial.value for trial in study_of(done).trials] == [row.score for row in rows]
+
+
+def test_a_search_counts_by_its_best_trial(done):
+    (found,) = find_runs([done.folder.parent])
+    assert found.trial == best_trial(done).trial
+    result = read_result(found)
+    assert result.mean == best_trial(done).score
+    assert result.commit != "unknown" or "the commit of the lab was not known to it" in result.notes
+    assert any(note.startswith("a trial of a search, chosen by this very score") for note in result.notes)
+    (_, compared) = compare([str(done.folder)]).results[0]
+    assert compared == result
+    assert find_result(done.for_trial(2).trial_spec).trial == 2
 
 
 def test_the_table_has_the_strongest_first(done):

@@ -15,6 +15,7 @@ from slm_lab.experiment.paths import find_run
 from slm_lab.experiment.trial import Trial, TrialError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.spec import SpecError, load_spec
+from slm_lab.spec.net import TorchArcNet
 
 
 def know_baseline(data_dir, spec):
@@ -46,12 +47,26 @@ def test_no_more_sessions_at_once_than_cores(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("cores", "sessions", "net", "threads"),
-    [(8, 2, "ConvNet", 4), (8, 1, "ConvNet", 8), (2, 4, "ConvNet", 1), (8, 3, "ConvNet", 2), (8, 2, "MLPNet", 1)],
+    [
+        (8, 2, CONV, 4),
+        (8, 1, CONV, 8),
+        (2, 4, CONV, 1),
+        (8, 3, CONV, 2),
+        (8, 2, None, 1),
+    ],
 )
 def test_threads_are_shared_out(monkeypatch, cores, sessions, net, threads):
     monkeypatch.setattr(module, "available_cores", lambda: cores)
-    spec = make_spec(meta={"max_session": sessions}, net=CONV if net == "ConvNet" else None)
+    spec = make_spec(meta={"max_session": sessions}, net=net)
     assert Trial(spec)._threads() == threads
+
+
+@pytest.mark.parametrize(("layer", "convolves"), [("LazyConv2d", True), ("LazyLinear", False)])
+def test_layers_of_an_arc_may_be_convolutions(layer, convolves):
+    modules = {"body": {"Sequential": [{layer: {}}]}}
+    graph = {"input": "x", "modules": {"body": ["x"]}, "output": "body"}
+    net = TorchArcNet.model_validate({"arc": {"modules": modules, "graph": graph}})
+    assert net.convolves == convolves
 
 
 @pytest.mark.parametrize(
