@@ -25,7 +25,7 @@ SIDES = {
     LAB: Side("SLM Lab"),
     "sb3": Side("stable-baselines3", "stable-baselines3"),
     "tianshou": Side("tianshou", "tianshou"),
-    "torchrl": Side("torchrl", "torchrl"),
+    "torchrl": Side("torchrl", "torchrl", (("ppo_pong", "no script for images has been written here"),)),
     "eager": Side("single file, eager"),
     "compiled": Side("single file, compiled"),
     "functional": Side("single file, one graph"),
