@@ -26,11 +26,11 @@ class Agent:
         env: the environment; its spaces, number and frame stack are read.
         seed: seed of everything random in the agent.
         device: where the nets live.
-        compile_loss: hand the loss functions to `torch.compile`.
+        compile_step: hand the gradient steps to `torch.compile`.
     """
 
     def __init__(
-        self, spec: Spec, env: VecEnv, seed: int, device: torch.device | None = None, compile_loss: bool = False
+        self, spec: Spec, env: VecEnv, seed: int, device: torch.device | None = None, compile_step: bool = False
     ) -> None:
         self.device = device or torch.device("cpu")
         setting = Setting(
@@ -40,7 +40,7 @@ class Agent:
             frame_stack=env.frame_stack,
             seed=seed,
             device=self.device,
-            compile_loss=compile_loss,
+            compile_step=compile_step,
         )
         with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
             torch.manual_seed(derive_seed(seed, "net"))

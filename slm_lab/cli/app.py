@@ -103,7 +103,7 @@ def run(
     log_level: LogLevel = "INFO",
     torch_compile: Annotated[
         Literal["auto", "true", "false"],
-        typer.Option(envvar="TORCH_COMPILE", case_sensitive=False, help="Compile the loss functions."),
+        typer.Option(envvar="TORCH_COMPILE", case_sensitive=False, help="Compile the gradient steps."),
     ] = "auto",
     cuda_offset: Annotated[int, typer.Option(envvar="CUDA_OFFSET", min=0, help="The first GPU to use.")] = 0,
     profile: Annotated[

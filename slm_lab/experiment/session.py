@@ -132,7 +132,7 @@ class Session:
             raise SpecError(str(error)) from None
         if spec.meta.distributed:  # so that the mean over the workers is that of the last episodes of all
             self.env.stats.window = max(1, self.env.stats.window // spec.meta.max_session)
-        self.agent = Agent(spec, self.env, self.seed, device, compile_loss=options.torch_compile == "true")
+        self.agent = Agent(spec, self.env, self.seed, device, compile_step=options.torch_compile == "true")
         self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row

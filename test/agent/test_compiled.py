@@ -1,29 +1,87 @@
-"""The loss and its gradient as one graph."""
+"""The gradient step as one graph."""
+
+import copy
 
 import pytest
 import torch
 from agents import Run, make_spec
+from loguru import logger
+from torch import nn
 from torch.testing import assert_close
 
-from slm_lab.agent.net.learner import differentiate, trace_gradients
+from slm_lab.agent.net.compiled import CompiledStep
+from slm_lab.agent.net.learner import Learner, ParameterGroup
+from slm_lab.spec.net import MLPNet
+
+FALLING = {"lr_scheduler_spec": {"name": "LinearToZero", "frame": 100}}
 
 
-def trained(spec, wrap):
-    run = Run(spec)
-    for learner in run.agent.algorithm.learners.values():
-        learner._differentiate = wrap(differentiate)
-    run.train(120)
-    return run.metrics[:2]
-
-
-@pytest.mark.parametrize("name", ["PPO", "Rainbow", "SAC", "CrossQ"])
-def test_a_compiled_step_is_the_plain_one(name):
+@pytest.fixture
+def warnings():
+    """What was warned of."""
     torch.compiler.reset()
-    trace_gradients()
-    spec = make_spec(name)
-    assert_close(
-        trained(spec, lambda function: torch.compile(function, backend="aot_eager", fullgraph=True)),
-        trained(spec, lambda function: function),
-        rtol=1e-3,
-        atol=1e-5,
-    )
+    lines = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+def trained(spec, frames, backend=None):
+    """Return metrics and weights of a short run; with a backend, its steps are compiled."""
+    run = Run(spec)
+    for learner in run.agent.algorithm.learners.values() if backend else ():
+        learner._compiled = CompiledStep(learner.loss, learner.nets, learner.groups, backend)
+    run.train(frames)
+    return run.metrics, run.agent.nets_state()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("Reinforce", {}),  # its batches are of any length
+        ("A2C", {"net": {"optim_spec": {"name": "RMSprop", "lr": 0.01}}}),  # steps after the graph
+        ("PPO", {"net": {"optim_spec": {"name": "AdamW", "lr": 0.01, "amsgrad": True}, **FALLING}}),
+        ("PPOSIL", {"net": {"shared": True, **FALLING}}),
+        ("DQN", {"net": {"clip_grad_val": None, **FALLING}}),
+        ("Rainbow", {}),
+        ("SAC", {}),
+        # a bias before a norm by the batch has no gradient but rounding errors, which a small eps makes steps of
+        ("CrossQ", {"net": {"optim_spec": {"name": "Adam", "lr": 0.01, "eps": 1e-3}}}),
+        ("TD3", {}),
+    ],
+)
+def test_a_compiled_step_is_the_plain_one(name, keys, warnings):
+    spec = make_spec(name, **keys)
+    # traced as for a compiler, and then run op by op, which saves seconds
+    assert_close(trained(spec, 60, "aot_eager"), trained(spec, 60), rtol=1e-3, atol=1e-5)
+    assert not warnings
+
+
+def test_where_there_is_no_compiler_one_warning_says_so_and_it_goes_on_without(warnings):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    spec = make_spec("DQN")
+    assert_close(trained(spec, 60, broken), trained(spec, 60), rtol=0, atol=0)
+    (warning,) = warnings
+    assert "--torch-compile" in warning
+    assert "no compiler here" in warning
+
+
+def test_it_goes_on_from_a_loaded_state(warnings):
+    net = nn.Linear(3, 1)
+    group = ParameterGroup(net.parameters(), MLPNet(hid_layers=[], optim_spec={"name": "Adam", "lr": 0.1}))
+    learner = Learner(lambda net, x: (net(x).square().mean(), {}), net, [group])
+    learner._compiled = CompiledStep(learner.loss, net, learner.groups, "aot_eager")
+
+    def some_steps():
+        for x in torch.eye(3).split(1):
+            learner.step(x)
+        return {name: value.clone() for name, value in net.state_dict().items()}
+
+    weights, state = some_steps(), copy.deepcopy(learner.state_dict())
+    ends = some_steps()
+    net.load_state_dict(weights)
+    learner.load_state_dict(state)
+    assert_close(some_steps(), ends, rtol=0, atol=0)
+    assert not warnings

@@ -34,7 +34,7 @@ class Setting:
     frame_stack: int
     seed: int
     device: torch.device
-    compile_loss: bool = False
+    compile_step: bool = False
 
     def generator(self, name: str) -> torch.Generator:
         """Return the random stream called `name`."""
@@ -89,7 +89,7 @@ class Setting:
 
     def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:
         """Build the optimiser step."""
-        return Learner(loss, nets, groups, compile_loss=self.compile_loss)
+        return Learner(loss, nets, groups, compile_step=self.compile_step)
 
 
 class Algorithm(Protocol):

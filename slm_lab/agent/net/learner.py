@@ -3,10 +3,11 @@
 import copy
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -15,6 +16,9 @@ from slm_lab.spec import NetSpec, SpecError
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 """(nets, *batch) -> (scalar to minimise, metrics): pure, so that it can be compiled as a whole."""
+
+Gradients = Sequence[Tensor | None]
+"""Of as many parameters; None of those that the loss does not reach."""
 
 TRAINED_IN_TRAINING = (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm, nn.RNNBase)
 """Layers that learn in training mode only: there norms take the statistics of the batch, and recurrent cells have a
@@ -49,9 +53,16 @@ class ParameterGroup:
         self.scheduler = make_lr_scheduler(self.optimizer, spec.lr_scheduler_spec)
         self.take_step: Callable[[], object] = self.optimizer.step
 
-    def step(self) -> Tensor | None:
+    @property
+    def lr(self) -> float:
+        """The learning rate at this time."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, gradients: Gradients) -> Tensor | None:
         """Clip the gradients and take one optimiser step; return the norm before clipping, None without clipping."""
-        norm = None if self.clip is None else nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        norm = clip(gradients, self.clip)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.take_step()
         return norm
 
@@ -86,15 +97,11 @@ class Learner:
         loss: the loss function.
         nets: what the loss is a function of, besides the batch.
         groups: the parameters to train; each group is clipped and stepped on its own.
-        compile_loss: hand the loss and its gradient to `torch.compile`, as one graph.
+        compile_step: hand the step to `torch.compile`, as one graph.
     """
 
-    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], compile_loss: bool = False) -> None:
+    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], compile_step: bool = False) -> None:
         self.loss = loss
-        self._differentiate = differentiate
-        if compile_loss:
-            trace_gradients()
-            self._differentiate = torch.compile(differentiate)
         self.nets = nets
         self.groups = groups
         self.opt_steps = 0
@@ -107,6 +114,11 @@ class Learner:
             if isinstance(module, TRAINED_IN_TRAINING)
             and any(id(parameter) in trained for parameter in module.parameters(recurse=False))
         ]
+        self._compiled: Any = None
+        if compile_step:
+            from slm_lab.agent.net.compiled import CompiledStep
+
+            self._compiled = CompiledStep(loss, nets, groups)
         for module in nets.modules():  # spectral norms: how they follow the weight that they are of
             if isinstance(module, ParametrizationList) and id(module.original) in trained:
                 self._in_training += list(module)
@@ -114,20 +126,34 @@ class Learner:
     @property
     def lr(self) -> float:
         """Learning rate of the first group."""
-        return float(self.groups[0].optimizer.param_groups[0]["lr"])
+        return self.groups[0].lr
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
         for module in self._in_training:
             module.train()
-        gradients, metrics = self._differentiate(self.loss, self.nets, self._parameters, *batch)
+        metrics = self._plain(*batch) if self._compiled is None or not self.opt_steps else self._fast(*batch)
         for module in self._in_training:
             module.eval()
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
-        norms = [norm for group in self.groups if (norm := group.step()) is not None]
         self.opt_steps += len(self.groups)
-        return metrics | ({"grad_norm": torch.stack(norms).max()} if norms else {})
+        return metrics
+
+    def _plain(self, *batch: Any) -> dict[str, Tensor]:
+        gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)
+        rest = iter(gradients)
+        norms = [group.step([next(rest) for _ in group.parameters]) for group in self.groups]
+        return metrics | largest(norms)
+
+    def _fast(self, *batch: Any) -> dict[str, Tensor]:
+        try:
+            return self._compiled(*batch)
+        except Exception as error:  # of a compiler everything may come; what is the loss's own, comes again without it
+            self._compiled = None
+            metrics = self._plain(*batch)
+            cause = getattr(error, "inner_exception", error)
+            what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+            logger.warning("--torch-compile: the step cannot be compiled here and is taken without ({})", what)
+            return metrics
 
     def decay(self, frame: int) -> None:
         """Move the learning rates on: to be called once per training event.
@@ -151,7 +177,7 @@ class Learner:
 
 def differentiate(
     loss_fn: Loss, nets: nn.Module, parameters: list[nn.Parameter], *batch: Any
-) -> tuple[tuple[Tensor | None, ...], dict[str, Tensor]]:
+) -> tuple[Gradients, dict[str, Tensor]]:
     """Return the gradients of `loss_fn` with respect to `parameters`, and its metrics with the loss itself, detached.
 
     Other parameters that the loss reaches get none: it is another learner that trains them.
@@ -161,13 +187,20 @@ def differentiate(
     return gradients, {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
 
 
-def trace_gradients() -> None:
-    """Let `torch.compile` take a gradient into the graph, where this torch can do that; else it compiles the parts."""
-    import torch._dynamo  # only where it is used: it takes a second
+def clip(gradients: Gradients, limit: float | None) -> Tensor | None:
+    """Scale the gradients, in place, to a common norm of at most `limit`; return the norm before, None if no limit."""
+    if limit is None:
+        return None
+    reached = [gradient for gradient in gradients if gradient is not None]
+    norm = nn.utils.get_total_norm(reached)
+    torch._foreach_mul_(reached, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
-    config: Any = torch._dynamo.config
-    if hasattr(config, "trace_autograd_ops"):
-        config.trace_autograd_ops = True
+
+def largest(norms: Iterable[Tensor | None]) -> dict[str, Tensor]:
+    """Return the largest norm as a metric; nothing where none is known."""
+    known = [norm for norm in norms if norm is not None]
+    return {"grad_norm": torch.stack(known).max()} if known else {}
 
 
 class LinearToZero:

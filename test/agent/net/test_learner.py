@@ -88,8 +88,7 @@ def test_arguments_reach_the_optimiser():
     # SGD with momentum 0.5 and lr 0.1, gradient 1 twice: 1 - 0.1 * 1 - 0.1 * (0.5 * 1 + 1)
     parameter, group = one_weight({"optim_spec": {"name": "SGD", "lr": 0.1, "momentum": 0.5}})
     for _ in range(2):
-        parameter.grad = torch.ones(1)
-        group.step()
+        group.step([torch.ones(1)])
     assert_close(parameter.item(), 0.75)
 
 
@@ -145,9 +144,7 @@ def test_a_wrong_scheduler_is_an_error(spec, message):
 def test_clipping_scales_the_gradient_to_its_largest_norm(clip, moved):
     parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     group = ParameterGroup(parameters, net_spec(optim_spec=SGD, clip_grad_val=clip))
-    for parameter, gradient in zip(parameters, (3.0, 4.0), strict=True):
-        parameter.grad = torch.tensor([gradient])
-    norm = group.step()
+    norm = group.step([torch.tensor([3.0]), torch.tensor([4.0])])
     assert_close(torch.cat([p.detach() for p in parameters]), torch.tensor(moved))
     assert norm is None if clip is None else norm.item() == 5.0
 

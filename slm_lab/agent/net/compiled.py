@@ -1,0 +1,118 @@
+"""A gradient step as one graph of `torch.compile`."""
+
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+import torch._dynamo  # takes a second: import this module only where something is compiled
+from torch import Tensor, nn
+from torch.optim.adam import Adam, adam
+
+from slm_lab.agent.net.learner import Gradients, Loss, ParameterGroup, clip, differentiate, largest
+
+
+class CompiledStep:
+    """Loss, gradient, clipping and Adam as one graph; another optimiser steps after the graph.
+
+    Whatever a step reads besides the batch is the same at every call, so only the batch is looked at again before the
+    graph runs: with small nets, that look takes longer than the step.
+
+    The first step of all must be a plain one: in it, optimisers make their state.
+
+    Args:
+        loss: the loss function.
+        nets: what it is a function of, besides the batch.
+        groups: the parameters to train.
+        backend: of `torch.compile`.
+    """
+
+    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], backend: str = "inductor") -> None:
+        self.loss, self.nets, self.groups = loss, nets, groups
+        config: Any = torch._dynamo.config
+        config.trace_autograd_ops = True
+        # torch keeps graphs by code object, and as it is not to look at the nets, every learner needs one of its own
+        step = FunctionType(_step.__code__.replace(), _step.__globals__)
+        options = {"guard_filter_fn": _of_the_batch}
+        self._step: Callable[..., Any] = torch.compile(step, fullgraph=True, backend=backend, options=options)
+
+    def __call__(self, *batch: Any) -> dict[str, Tensor]:
+        """Take one step on `batch`; return the loss, its metrics, and the largest norm of the clipped gradients.
+
+        What cannot be compiled raises an error of any kind, before anything is changed.
+        """
+        states = [_adam_state(group) for group in self.groups]
+        metrics, left = self._step(self.loss, self.nets, self.groups, states, batch)
+        norms = [group.step(gradients) for group, gradients in zip(self.groups, left, strict=True) if gradients]
+        return metrics | largest([metrics.get("grad_norm"), *norms]) if norms else metrics
+
+
+class AdamState(NamedTuple):
+    """What Adam keeps of the parameters that have a gradient, each a list of as many tensors; and the rate."""
+
+    exp_avg: list[Tensor]
+    exp_avg_sq: list[Tensor]
+    max_exp_avg_sq: list[Tensor]
+    step: list[Tensor]
+    lr: Tensor
+
+
+def _adam_state(group: ParameterGroup) -> AdamState | None:
+    """Return the state of the group's optimiser; None where it is no Adam, or workers share the step."""
+    optimizer = group.optimizer
+    if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
+        return None
+    states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
+    names = AdamState._fields[:-1]
+    columns = ([state[name] for state in states if name in state] for name in names)
+    # a number would be part of the graph, and a schedule changes it
+    return AdamState(*columns, lr=torch.tensor(group.lr, device=states[0]["exp_avg"].device))
+
+
+def _step(
+    loss_fn: Loss, nets: nn.Module, groups: list[ParameterGroup], states: list[AdamState | None], batch: Sequence[Any]
+) -> tuple[dict[str, Tensor], list[Gradients]]:
+    """Step the groups that have a state; return the metrics, and what gradients are left to the others."""
+    parameters = [parameter for group in groups for parameter in group.parameters]
+    gradients, metrics = differentiate(loss_fn, nets, parameters, *batch)
+    norms, left, start = [], [], 0
+    for group, state in zip(groups, states, strict=True):
+        end = start + len(group.parameters)
+        own, start = gradients[start:end], end
+        if state is not None:
+            norms.append(clip(own, group.clip))
+            _adam(group, own, state)
+        left.append(own if state is None else ())
+    return metrics | largest(norms), left
+
+
+@torch.no_grad()
+def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState) -> None:
+    """Step the parameters that have a gradient, in place."""
+    pairs = zip(group.parameters, gradients, strict=True)
+    parameters: list[Tensor] = [parameter for parameter, gradient in pairs if gradient is not None]
+    (options,) = group.optimizer.param_groups
+    beta1, beta2 = options["betas"]
+    adam(
+        parameters,
+        [gradient for gradient in gradients if gradient is not None],
+        state.exp_avg,
+        state.exp_avg_sq,
+        state.max_exp_avg_sq,
+        state.step,
+        foreach=False,
+        capturable=True,  # the steps are counted by tensors
+        decoupled_weight_decay=options["decoupled_weight_decay"],
+        amsgrad=options["amsgrad"],
+        beta1=beta1,
+        beta2=beta2,
+        lr=state.lr,
+        weight_decay=options["weight_decay"],
+        eps=options["eps"],
+        maximize=options["maximize"],
+    )
+
+
+def _of_the_batch(guards: Sequence[Any]) -> list[bool]:
+    """Tell which guards to keep: those of the batch's shapes."""
+    return [guard.name.startswith("batch") or guard.guard_type == "SHAPE_ENV" for guard in guards]
