@@ -26,12 +26,9 @@ class Agent:
         env: the environment; its spaces, number and frame stack are read.
         seed: seed of everything random in the agent.
         device: where the nets live.
-        compile_step: hand the gradient steps to `torch.compile`.
     """
 
-    def __init__(
-        self, spec: Spec, env: VecEnv, seed: int, device: torch.device | None = None, compile_step: bool = False
-    ) -> None:
+    def __init__(self, spec: Spec, env: VecEnv, seed: int, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         setting = Setting(
             obs_space=env.obs_space,
@@ -40,7 +37,6 @@ class Agent:
             frame_stack=env.frame_stack,
             seed=seed,
             device=self.device,
-            compile_step=compile_step,
         )
         with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
             torch.manual_seed(derive_seed(seed, "net"))
@@ -114,6 +110,16 @@ class Agent:
                 + "; try a lower learning rate, clip_grad_val, or normalised observations and rewards"
             )
         return metrics
+
+    def compile(self) -> None:
+        """Hand the gradient steps to `torch.compile`."""
+        for learner in self.algorithm.learners.values():
+            learner.compile()
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it carries a hidden state."""
+        return self._hidden is not None
 
     @property
     def opt_steps(self) -> int:

@@ -9,7 +9,7 @@ class RunOptions:
 
     Attributes:
         render: draw the first environment while training.
-        torch_compile: "true" compiles the gradient steps, "false" does not; "auto" does not either, in this version.
+        torch_compile: "true" compiles the gradient steps, "false" does not; "auto" does in long runs.
         cuda_offset: the first GPU to use, where there are several.
         profile: "false", "cpu", "gpu", or "true" for both: write a trace of the first updates of session 0.
         log_level: DEBUG, INFO, WARNING or ERROR.

@@ -40,6 +40,10 @@ SAVE_SHARE = 0.02
 """A checkpoint is written at the first log row and then every 10 seconds, or less often where it would take more than
 this share of the time: a replay memory of gigabytes is not written every few seconds."""
 
+STEPS_TO_JUDGE = 100
+STEPS_TO_COMPILE = 50_000
+"""Gradient steps of each learner. A step that is compiled saves 0.2 ms or more, and to compile takes about 10 s."""
+
 PHASES = ("env", "act", "memory", "learn")
 
 
@@ -97,6 +101,8 @@ class Session:
             self._build()
             try:
                 self._restore()
+                if self.compiled:
+                    self.agent.compile()
                 with self._profiler() as profiler:
                     try:
                         self._loop(profiler)
@@ -132,7 +138,8 @@ class Session:
             raise SpecError(str(error)) from None
         if spec.meta.distributed:  # so that the mean over the workers is that of the last episodes of all
             self.env.stats.window = max(1, self.env.stats.window // spec.meta.max_session)
-        self.agent = Agent(spec, self.env, self.seed, device, compile_step=options.torch_compile == "true")
+        self.agent = Agent(spec, self.env, self.seed, device)
+        self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
         self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
@@ -185,10 +192,21 @@ class Session:
                 self._evaluate()
             if crossed(clock.frame, passed, log_every) or clock.frame >= max_frame:
                 self._log()
+                if self.compiled is None and agent.opt_steps >= STEPS_TO_JUDGE:
+                    self._judge_compiling()
                 if now() > self._next_save and clock.frame < max_frame:
                     self._save()
         if self.report is not None:
             self.report(clock.frame, self._fps(), env.stats.total_reward)
+
+    def _judge_compiling(self) -> None:
+        """Compile where the gradient steps to come earn it back. They are counted, not timed: same seed, same bits."""
+        frame, count = self.clock.frame, len(self.agent.algorithm.learners)
+        to_come = self.agent.opt_steps * (self.spec.env.max_frame / frame - 1) / count
+        self.compiled = to_come >= STEPS_TO_COMPILE and not self.agent.recurrent
+        if self.compiled:
+            logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)
+            self.agent.compile()
 
     def _env_is_broken(self) -> DivergenceError | None:
         """Return what to say where it is the environment that gave no numbers: no algorithm can stay finite then."""
@@ -314,7 +332,12 @@ class Session:
         if self.best_state is not None:
             self.best_checkpoints.save(*self.best_state)
             self.best_state = None
-        session = {"totals": self.totals, "history": list(self.history), "eval_history": list(self.eval_history)}
+        session = {
+            "totals": self.totals,
+            "history": list(self.history),
+            "eval_history": list(self.eval_history),
+            "compiled": self.compiled,
+        }
         self.checkpoints.save(
             self.clock.frame,
             {
@@ -364,6 +387,8 @@ class Session:
             self.totals = session["totals"]
             self.history.extend(session["history"])
             self.eval_history.extend(session["eval_history"])
+            if self.options.torch_compile == "auto":
+                self.compiled = session.get("compiled")
         except (KeyError, RuntimeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from lab_runs import begin, make_spec, newest, rows, run_session, same
+from lab_runs import begin, make_spec, newest, rows, run_and_stop, run_session, same
 
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
@@ -128,3 +128,29 @@ def test_a_profile_is_written(tmp_path):
     paths = begin(tmp_path, spec)
     run_session(spec, paths, options=RunOptions(profile="cpu"))
     assert (paths.log_dir / "profiler" / "tiny_t0_s0_trace.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("mode", "worth", "frames"),
+    [("auto", 200, [2000]), ("auto", 10_000, []), ("false", 0, []), ("true", 10_000, [0])],
+)
+def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, frames):
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", worth)
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_JUDGE", 200)
+    spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}), []
+    session = Session(spec, begin(tmp_path, spec).for_session(0), options=RunOptions(torch_compile=mode))
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: seen.append(session.clock.frame))
+    session.run()
+    assert seen == frames
+
+
+def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 0)
+    spec, compiled = make_spec("DoubleDQN", max_frame=2000), []
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: compiled.append(agent))
+    paths = begin(tmp_path, spec)
+    run_and_stop(spec, paths, 1500)
+    assert len(compiled) == 1
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 10_000)  # it is not judged anew
+    run_session(spec, paths)
+    assert len(compiled) == 2

@@ -34,7 +34,6 @@ class Setting:
     frame_stack: int
     seed: int
     device: torch.device
-    compile_step: bool = False
 
     def generator(self, name: str) -> torch.Generator:
         """Return the random stream called `name`."""
@@ -89,7 +88,7 @@ class Setting:
 
     def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:
         """Build the optimiser step."""
-        return Learner(loss, nets, groups, compile_step=self.compile_step)
+        return Learner(loss, nets, groups)
 
 
 class Algorithm(Protocol):

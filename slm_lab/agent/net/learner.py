@@ -97,10 +97,9 @@ class Learner:
         loss: the loss function.
         nets: what the loss is a function of, besides the batch.
         groups: the parameters to train; each group is clipped and stepped on its own.
-        compile_step: hand the step to `torch.compile`, as one graph.
     """
 
-    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], compile_step: bool = False) -> None:
+    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> None:
         self.loss = loss
         self.nets = nets
         self.groups = groups
@@ -115,10 +114,6 @@ class Learner:
             and any(id(parameter) in trained for parameter in module.parameters(recurse=False))
         ]
         self._compiled: Any = None
-        if compile_step:
-            from slm_lab.agent.net.compiled import CompiledStep
-
-            self._compiled = CompiledStep(loss, nets, groups)
         for module in nets.modules():  # spectral norms: how they follow the weight that they are of
             if isinstance(module, ParametrizationList) and id(module.original) in trained:
                 self._in_training += list(module)
@@ -127,6 +122,12 @@ class Learner:
     def lr(self) -> float:
         """Learning rate of the first group."""
         return self.groups[0].lr
+
+    def compile(self) -> None:
+        """Hand every step but the very first to `torch.compile`, as one graph."""
+        from slm_lab.agent.net.compiled import CompiledStep
+
+        self._compiled = CompiledStep(self.loss, self.nets, self.groups)
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
