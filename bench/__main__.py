@@ -40,16 +40,22 @@ def run(words: Sequence[str]) -> int:
         parser.error("psutil is not installed; run it as: uv run --group bench python -m bench")
     setup = Setup(given.seconds, given.warmup, given.rounds, given.precision)
     measured = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe(), "setup": asdict(setup)}
+    measured["works"] = {}
     clean_up = fresh_compiler_cache()
     try:
-        works = [WORKS[name] for name in given.works or WORKS]
-        measured["works"] = compare(works, [LAB, *peers], setup, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+        for name in given.works or WORKS:
+            measured["works"][name] = compare(WORKS[name], [LAB, *peers], setup, say)
+            if given.output is not None:  # what is there so far is kept if the rest is not wanted
+                given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     finally:
         clean_up()
     print(render(measured))  # noqa: T201
-    if given.output is not None:
-        given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def report(words: Sequence[str]) -> int:

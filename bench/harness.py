@@ -107,32 +107,26 @@ def last_line(text: str) -> str:
     return (errors or lines or ["ended without a word"])[-1][:200]
 
 
-def compare(
-    works: Sequence[Work], names: Sequence[str], setup: Setup, say: Callable[[str], object]
-) -> dict[str, dict[str, Any]]:
-    """Measure works by sides; returns what the JSON holds under `works`.
+def compare(work: Work, names: Sequence[str], setup: Setup, say: Callable[[str], object]) -> dict[str, Any]:
+    """Measure a work by sides; returns what the JSON holds of it.
 
     Before the rounds every side runs once with one thread and once with two, and keeps to what was faster; a whole
     trial has four processes on the cores, so there it is one thread each.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for work in works:
-        taking_part = {name: refusal(work, name) for name in names}
-        table: dict[str, dict[str, Any]] = {
-            name: {"error": reason, "threads": None, "tried": {}, "first_cold": None, "rounds": []}
-            for name, reason in taking_part.items()
-        }
-        for name, entry in table.items():
-            if entry["error"] is None:
-                _try_threads(work, name, setup, entry, say)
-        able = [name for name, entry in table.items() if entry["error"] is None]
-        for round_ in range(setup.rounds):
-            for name in rotated(able, round_) if able else []:
-                result = measure(work, name, table[name]["threads"] or 1, setup)
-                table[name]["rounds"].append(asdict(result))
-                say(f"{work.name} round {round_ + 1} {name}: {_told(result)}")
-        found[work.name] = {"sides": table}
-    return found
+    table: dict[str, dict[str, Any]] = {
+        name: {"error": refusal(work, name), "threads": None, "tried": {}, "first_cold": None, "rounds": []}
+        for name in names
+    }
+    for name, entry in table.items():
+        if entry["error"] is None:
+            _try_threads(work, name, setup, entry, say)
+    able = [name for name, entry in table.items() if entry["error"] is None]
+    for round_ in range(setup.rounds):
+        for name in rotated(able, round_) if able else []:
+            result = measure(work, name, table[name]["threads"] or 1, setup)
+            table[name]["rounds"].append(asdict(result))
+            say(f"{work.name} round {round_ + 1} {name}: {_told(result)}")
+    return {"sides": table}
 
 
 def refusal(work: Work, name: str) -> str | None:
@@ -186,23 +180,25 @@ def _watch(processes: Sequence[subprocess.Popen], limit: float) -> tuple[int, bo
 
     end, peak = time.time() + limit, 0
     trees = [psutil.Process(process.pid) for process in processes]
-    seen: dict[int, Any] = {}
-    while any(process.poll() is None for process in processes) and time.time() < end:
-        now = 0
-        for tree in trees:
+    seen: dict[int, Any] = {process.pid: process for process in trees}
+    try:
+        while any(process.poll() is None for process in processes) and time.time() < end:
+            now = 0
+            for tree in trees:
+                with suppress(psutil.Error):
+                    seen |= {child.pid: child for child in tree.children(recursive=True)}
+            for process in seen.values():
+                with suppress(psutil.Error):
+                    now += process.memory_info().rss
+            peak = max(peak, now)
+            time.sleep(POLL_SECONDS)
+        over = any(process.poll() is None for process in processes)
+    finally:
+        for process in seen.values():
             with suppress(psutil.Error):
-                for process in (tree, *tree.children(recursive=True)):
-                    seen[process.pid] = process
-                    with suppress(psutil.Error):
-                        now += process.memory_info().rss
-        peak = max(peak, now)
-        time.sleep(POLL_SECONDS)
-    over = any(process.poll() is None for process in processes)
-    for process in seen.values():
-        with suppress(psutil.Error):
-            process.kill()  # does nothing to a later process of the same id
-    for process in processes:
-        process.wait()
+                process.kill()  # does nothing to a later process of the same id
+        for process in processes:
+            process.wait()
     return peak, over
 
 

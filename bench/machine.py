@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.flops import matrix_rates
+
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
 PEERS = ("stable-baselines3", "tianshou", "torchrl", "tensordict")
 
@@ -14,6 +16,7 @@ PEERS = ("stable-baselines3", "tianshou", "torchrl", "tensordict")
 def describe() -> dict[str, Any]:
     """Return machine, cores, memory, versions and git commit."""
     return {
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -21,7 +24,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in (*PACKAGES, *PEERS) if (found := installed_version(name))},
         "git_commit": git_commit(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "matrix": matrix_rates(),
     }
 
 

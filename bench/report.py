@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.flops import flops_per_step
 from bench.maths import middle, ratios
 from bench.sides import LAB, SIDES
 from bench.works import WORKS, Work
@@ -27,6 +28,8 @@ that is slower for a while is so for all of them, and a ratio compares what was 
   of a spec (`bench/specs/`), writing its rows and checkpoints as it does for users.
 - **ratio**: lab ÷ fastest peer of the same round; the median over the rounds counts.
 - **threads**: every side is tried with one and with two threads before the rounds, and keeps to what was faster.
+- **GFLOP/s**: of the matrix products of the gradient steps (acting is not counted); **of the rate**: their share of
+  what the machine reaches in products of 1024 × 1024 matrices on all cores, in float32, or in the lab's precision.
 - **first update**: seconds from the launch of the process to the end of the first update, the compiler's cache being
   warm; in brackets with an empty one.
 - **memory**: the largest sum of the resident memory of the process and its children; pages that they share count twice.
@@ -46,15 +49,24 @@ def render(measured: Mapping[str, Any]) -> str:
     head = ["work", "SLM Lab, frames/s", "fastest peer", "its frames/s", "ratio per round", "median ratio", "to reach"]
     parts = [table_of(head, lab_first)]
     for work, table in works:
-        parts += [f"### {work.title}\n\n{said(work)}", table_of(DETAIL, [_detail(name, table) for name in table])]
+        rows = [_detail(name, table, flops_per_step(work), _rate(measured, name)) for name in table]
+        parts += [f"### {work.title}\n\n{said(work)}", table_of(DETAIL, rows)]
         reasons = [f"- {SIDES[name].title}: {entry['error']}" for name, entry in table.items() if entry["error"]]
         parts += ["\n".join(reasons)] if reasons else []
     return "\n\n".join(parts) + "\n"
 
 
-DETAIL = [
-    "side", "threads", "frames/s", "per round", "lab ÷ it", "gradient steps/s", "first update, s", "memory, MiB",
-]  # fmt: skip
+DETAIL = (
+    "side",
+    "threads",
+    "frames/s",
+    "per round",
+    "lab ÷ it",
+    "GFLOP/s",
+    "of the rate",
+    "first update, s",
+    "memory, MiB",
+)
 
 
 def said(work: Work) -> str:
@@ -110,9 +122,15 @@ def _row(work: Work, table: Mapping[str, Any], precision: str) -> list[str]:
     ]
 
 
-def _detail(name: str, table: Mapping[str, Any]) -> list[str]:
+def _rate(measured: Mapping[str, Any], name: str) -> float | None:
+    rates = measured["machine"]["matrix"]
+    return rates[measured["setup"]["precision"] if name == LAB else "float32"] if rates else None
+
+
+def _detail(name: str, table: Mapping[str, Any], flops: int, rate: float | None) -> list[str]:
     entry, rounds = table[name], table[name]["rounds"]
     found = ratios_to(table, [name]) if name != LAB else []
+    steps = middle(result["steps"] for result in rounds)
     first, cold = middle(result["first"] for result in rounds), entry["first_cold"]
     return [
         SIDES[name].title,
@@ -120,7 +138,8 @@ def _detail(name: str, table: Mapping[str, Any]) -> list[str]:
         number(middle(fps_of(entry))),
         ", ".join(number(fps) for fps in fps_of(entry)) or NONE,
         f"{middle(found):.2f}" if found else NONE,
-        number(middle(result["steps"] for result in rounds)),
+        f"{steps * flops / 1e9:.1f}" if steps else NONE,
+        f"{steps * flops / rate:.0%}" if steps and rate else NONE,
         f"{first:.1f}{f' ({cold:.1f})' if cold else ''}" if first else NONE,
         number(max(result["memory"] for result in rounds) / 2**20 if rounds else None),
     ]
@@ -151,10 +170,12 @@ def _where(run: Mapping[str, Any]) -> str:
     machine, setup = run["machine"], run["setup"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
+    rates = machine["matrix"] or {}
+    matrix = "".join(f", {rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items())
     load = f"; load before it began {machine['load']:.1f}" if machine["load"] is not None else ""
     return (
-        f"{machine['processor']}, {machine['cores']} cores{memory}; {machine['system']}; Python {machine['python']}; "
-        f"{versions}; commit {machine['git_commit'] or 'unknown'}. {setup['rounds']} rounds, windows of "
+        f"{machine['processor']}, {machine['cores']} cores{memory}{matrix}; {machine['system']}; "
+        f"Python {machine['python']}; {versions}; commit {machine['git_commit'] or 'unknown'}. {setup['rounds']} rounds, windows of "
         f"{setup['seconds']:g} s after a warm-up of {setup['warmup']:g} s{load}."
     )
 

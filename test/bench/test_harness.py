@@ -50,8 +50,8 @@ def test_sides_are_tried_with_threads_and_then_take_turns(monkeypatch):
 
     monkeypatch.setattr(harness, "measure", fake)
     monkeypatch.setattr(harness.os, "cpu_count", lambda: 2)
-    found = compare([CARTPOLE], ["lab", "eager", "compiled"], Setup(seconds=10, rounds=2), lambda line: None)
-    sides = found["ppo_cartpole"]["sides"]
+    found = compare(CARTPOLE, ["lab", "eager", "compiled"], Setup(seconds=10, rounds=2), lambda line: None)
+    sides = found["sides"]
     assert runs[-4:] == [("lab", 1, 10), ("eager", 2, 10), ("eager", 2, 10), ("lab", 1, 10)]
     assert (sides["lab"]["threads"], sides["eager"]["threads"]) == (1, 2)
     assert sides["eager"]["tried"] == {"1": 100.0, "2": 200.0}
