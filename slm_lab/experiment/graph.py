@@ -129,6 +129,12 @@ def draw_run_pngs(paths: RunPaths) -> int:
     return len(draw_pngs(sorted(pages, key=lambda page: ("_trial_graph_" not in page.name, page))))
 
 
+def draw_search_pngs(paths: RunPaths) -> None:
+    """Draw a PNG beside every graph of a search as a whole, as `draw_run_pngs` does of a run."""
+    names = (f"{glob.escape(paths.spec_name)}_{kind}_graph*.html" for kind in ("experiment", "multi_trial"))
+    draw_pngs([page for name in names for page in sorted(paths.graph_dir.glob(name))])
+
+
 def _baseline_line(frames: np.ndarray, baseline: float) -> Line:
     end = frames[-1] if frames.size else 1.0
     return Line([0.0, end], [baseline, baseline], "random policy", GREY, width=1.5, dash="dash")

@@ -12,7 +12,6 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slm_lab.experiment.checkpoint import Checkpoints
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.spec.search_space import Parameter
 
@@ -59,6 +58,8 @@ def take_over(parent: RunPaths, child: RunPaths, sessions: int) -> None:
         child: names of the trial that goes on from them.
         sessions: of each.
     """
+    from slm_lab.experiment.checkpoint import Checkpoints  # torch: other searches need it in their workers only
+
     for index in range(sessions):
         for best in (False, True):
             source, target = (

@@ -7,6 +7,7 @@ not know what became of a process that died: Ray runs the stretch again, on anot
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ from loguru import logger
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths
 from slm_lab.experiment.signals import StopRequest, handlers_put_back
+from slm_lab.experiment.trial import PRELOADED
 from slm_lab.lib.device import available_cores
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.named import look_here
@@ -23,6 +25,8 @@ from slm_lab.spec import Spec, SpecError
 
 if TYPE_CHECKING:
     import ray
+
+    from slm_lab.experiment.measure import Size
 
 RETRIES = 3
 WAIT_SECONDS = 0.2
@@ -79,6 +83,14 @@ class Pool(Protocol):
         """Say how many run at once, and why."""
         ...
 
+    def measure(self, spec: Spec) -> "Size":
+        """Measure a spec.
+
+        Raises:
+            SpecError: it does not fit its environment.
+        """
+        ...
+
     def submit(self, stretch: Stretch) -> None:
         """Take up a stretch; there must be a slot for it."""
         ...
@@ -109,6 +121,12 @@ class SerialPool:
     def describe(self) -> str:
         """Say how many run at once."""
         return "1 session at once, in this process"
+
+    def measure(self, spec: Spec) -> "Size":
+        """Measure a spec here."""
+        from slm_lab.experiment.measure import measure
+
+        return measure(spec)
 
     def submit(self, stretch: Stretch) -> None:
         """Remember it: it runs in `wait`."""
@@ -158,9 +176,10 @@ class RayPool:
         except SpecError:
             self.close()
             raise
-        self._run = self._ray.remote(
+        self._task = self._ray.remote(
             num_cpus=self.cpu, num_gpus=self.gpu, max_retries=RETRIES, scheduling_strategy="SPREAD"
-        )(run_stretch)
+        )
+        self._run = self._task(run_stretch)
 
     def _begin(self, modules: Iterable[str]) -> None:
         keys: dict[str, Any] = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
@@ -211,6 +230,19 @@ class RayPool:
             f"{self.slots} sessions at once ({len(machines)} machine{'s' * (len(machines) != 1)}, {cores:g} cores, "
             f"{gpus:g} GPUs; a session takes cpu {self.cpu:g}, gpu {self.gpu:g})"
         )
+
+    def measure(self, spec: Spec) -> "Size":
+        """Measure a spec in a worker; the others import meanwhile what sessions need.
+
+        So this process need not import torch, and each worker does it once, for all the sessions that it will run.
+        """
+        measured = self._task(_measure).remote(spec)
+        for _ in range(self.slots - 1):
+            self._task(_warm_up).remote()
+        found = self._ray.get(measured)
+        if isinstance(found, SpecError):
+            raise found
+        return found
 
     def submit(self, stretch: Stretch) -> None:
         """Hand it to Ray."""
@@ -270,6 +302,21 @@ def run_stretch(stretch: Stretch, stop: StopRequest | None = None) -> Outcome:
         logger.error("session {} failed\n{}", paths.session, traceback.format_exc())
         return Outcome("failed", f"{type(error).__name__}: {error}")
     return Outcome("done" if session.clock.frame >= session.until else "stopped")
+
+
+def _warm_up() -> None:
+    for module in PRELOADED:
+        import_module(module)
+
+
+def _measure(spec: Spec) -> "Size | SpecError":
+    _warm_up()
+    from slm_lab.experiment.measure import measure
+
+    try:
+        return measure(spec)
+    except SpecError as error:  # raised here, it would have Ray's traceback in its text
+        return error
 
 
 def _holds(machine: dict[str, float], cpu: float, gpu: float) -> int:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from loguru import logger
 
-from slm_lab.experiment import pbt
+from slm_lab.experiment import graph, pbt
 from slm_lab.experiment.analysis import analyze_sessions
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
@@ -522,10 +522,8 @@ class Search:
         Raises:
             SpecError: the disk is too small.
         """
-        from slm_lab.experiment.measure import measure
-
         sessions, frames = self.meta.max_session, self.spec.env.max_frame
-        size = measure(self.spec)
+        size = pool.measure(self.spec)
         checkpoint = 3 * 4 * sum(size.parameters.values())  # weights and two moments, as a rule
         per_session = 2 * (checkpoint + size.memory_bytes) + checkpoint  # two to go on from, and the best
         kept = self.count if self.keep < 0 else min(self.count, self.keep)
@@ -591,6 +589,7 @@ class Search:
                 spec = load_spec(paths.trial_spec, paths.spec_name)
                 analyze_sessions(paths, spec, self.data_dir, range(spec.meta.max_session))
         draw_results(self.paths, self.study)
+        graph.draw_search_pngs(self.paths)
         return by_strength(rows)
 
 

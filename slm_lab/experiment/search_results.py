@@ -204,7 +204,6 @@ def draw_results(paths: RunPaths, study: "optuna.Study | None" = None) -> None:
         _draw_curves(paths, scored)
     except Exception as error:  # the numbers are safe, and no picture is worth a search
         logger.opt(exception=error).warning("a graph of the search could not be drawn")
-    graph.draw_run_pngs(paths)
 
 
 def importances(study: "optuna.Study") -> dict[str, float]:

@@ -6,13 +6,15 @@ import math
 import random
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import optuna
 import pytest
 from lab_runs import make_spec
 
-from slm_lab.experiment import pbt
+from slm_lab.experiment import graph, pbt
 from slm_lab.experiment.benchmark import find_result, find_runs, read_result
 from slm_lab.experiment.compare import compare
 from slm_lab.experiment.paths import RunPaths
@@ -123,6 +125,26 @@ def test_graphs_of_the_search_and_of_the_best_trial(done):
     best = best_trial(done).trial
     drawn = {page.name for page in done.folder.glob("*_trial_graph_mean_returns_vs_frames.html")}
     assert drawn == {f"tiny_t{best}_trial_graph_mean_returns_vs_frames.html"}
+
+
+def test_pngs_are_drawn_of_the_search_as_a_whole(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(graph, "draw_pngs", drawn.extend)
+    paths = serial(searched(meta={"max_trial": 2}, max_frame=200), tmp_path).paths
+    kinds = {page.name.removeprefix("tiny_").partition("_graph")[0] for page in drawn}
+    assert kinds == {"experiment", "multi_trial"}
+    assert all(page.parent == paths.graph_dir for page in drawn)
+
+
+def test_a_search_imports_torch_in_its_workers_only():
+    code = """
+import sys
+from slm_lab.experiment.search import Search
+from slm_lab.spec import load_spec
+Search(load_spec("demo_search.json")).space.check()
+print("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_only_the_models_of_the_best_are_kept(done):

@@ -158,6 +158,16 @@ def test_stopped_with_ray_it_saves(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_spec_that_does_not_fit_is_refused_in_one_line(tmp_path):
+    process = begin_search(tmp_path, "-s", "agent.net.optim_spec.name=Adamm")
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 2, said
+    assert said.splitlines()[-1].startswith("slm-lab: agent.net.optim_spec.name: ")
+    assert "Traceback" not in said
+    assert not list((tmp_path / "data").glob("slow_*"))
+
+
+@pytest.mark.slow
 def test_what_can_never_be_held_is_refused(tmp_path):
     process = begin_search(tmp_path, "-s", 'meta.search_resources={"cpu": 1000}')
     _, said = process.communicate(timeout=600)
