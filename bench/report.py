@@ -173,10 +173,12 @@ def _where(run: Mapping[str, Any]) -> str:
     rates = machine["matrix"] or {}
     matrix = "".join(f", {rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items())
     load = f"; load before it began {machine['load']:.1f}" if machine["load"] is not None else ""
+    machine_line = f"{machine['processor']}, {machine['cores']} cores{memory}{matrix}; {machine['system']}; "
+    commit = machine["git_commit"] or "unknown"
+    windows = f"windows of {setup['seconds']:g} s after a warm-up of {setup['warmup']:g} s"
     return (
-        f"{machine['processor']}, {machine['cores']} cores{memory}{matrix}; {machine['system']}; "
-        f"Python {machine['python']}; {versions}; commit {machine['git_commit'] or 'unknown'}. {setup['rounds']} rounds, windows of "
-        f"{setup['seconds']:g} s after a warm-up of {setup['warmup']:g} s{load}."
+        f"{machine_line}Python {machine['python']}; {versions}; commit {commit}. "
+        f"{setup['rounds']} rounds, {windows}{load}."
     )
 
 
