@@ -210,6 +210,7 @@ class Search:
     def _pool(self, stop: StopRequest, logs: list[Path]) -> Pool:
         if self.serial:
             return SerialPool(stop, logs)
+        logger.info("Ray begins, and its workers import what sessions need")
         resources = self.meta.search_resources
         gpu = 0.0 if self.spec.agent.net is None or self.spec.agent.net.gpu is False else resources.gpu
         return RayPool(resources.cpu, gpu, self.address, modules_of(self.spec))

@@ -13,6 +13,7 @@ from slm_lab.experiment import graph
 from slm_lab.experiment.analysis import TRIAL_SCALARS, trial_means
 from slm_lab.experiment.paths import RunPaths, read_spec
 from slm_lab.lib.files import atomic_write, read_json, write_json
+from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.shell import command_line
 from slm_lab.lib.table import csv_table, text_table
 from slm_lab.spec import Spec, SpecError, load_spec
@@ -105,7 +106,7 @@ def best_trial(paths: RunPaths) -> Row:
 
 
 def best_spec(paths: RunPaths, sets: Sequence[str] = ()) -> Spec:
-    """Return the spec of the best trial, with more seeds: what it was chosen by is no measure of it.
+    """Return the spec of the best trial, with more and other seeds: what it was chosen by is no measure of it.
 
     Args:
         paths: of the search.
@@ -114,7 +115,8 @@ def best_spec(paths: RunPaths, sets: Sequence[str] = ()) -> Spec:
     trial = paths.for_trial(best_trial(paths).trial)
     found = load_spec(trial.trial_spec, paths.spec_name)
     sessions = max(SEEDS, 2 * found.meta.max_session)
-    spec = load_spec(trial.trial_spec, paths.spec_name, [f"meta.max_session={sessions}", *sets])
+    seed = derive_seed(found.meta.seed or 0, "best") % 2**31
+    spec = load_spec(trial.trial_spec, paths.spec_name, [f"meta.max_session={sessions}", f"meta.seed={seed}", *sets])
     return Spec.from_dict(f"{spec.name}_best", spec.to_dict())
 
 

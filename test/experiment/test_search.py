@@ -172,6 +172,8 @@ def test_the_best_is_trained_with_other_and_more_seeds(done):
     assert (spec.name, spec.meta.max_session, spec.search) == ("tiny_best", 4, {})
     assert spec.agent.algorithm.gamma == best_trial(done).params[GAMMA]
     assert best_spec(done, ["meta.max_session=2"]).meta.max_session == 2
+    assert spec.meta.seed not in (None, 7)  # trial 0 of the search has the seeds of a run of its own
+    assert best_spec(done).meta.seed == spec.meta.seed
     session = best_session(done)
     assert session.trial == best_trial(done).trial
 
