@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hub_server import running_hub
 
+import bench.__main__ as bench
 from slm_lab.cli import main, retro_main
 
 HUB = find_spec("huggingface_hub") is not None  # an extra
@@ -79,6 +80,9 @@ def run(words, monkeypatch):
                 return main(shortened(rest))
             case ["slm-retro", *rest]:
                 return retro_main(rest)
+            case ["uv", "run", "--group", "bench", "python", "-m", "bench", *rest]:
+                bench.parse(rest)  # what it does is tested in test/bench
+                return 0
     raise AssertionError(f"do not know how to test: {shlex.join(words)}")
 
 
