@@ -461,28 +461,21 @@ class Search:
         return float(np.mean([_newest(paths, kind, SCORE) for paths in sessions]))
 
     def _end(self, trial: _Trial, state: str = "COMPLETE", reason: str = "") -> None:
-        """Analyse a trial that has ended, and write down what it came to."""
+        """Write down what a trial has come to; one that has failed has no number, whatever its rows say.
+
+        Its graphs are drawn at the end, if it is one of the best.
+        """
         reason = reason or trial.note
         metrics: dict[str, float] = {}
-        try:
-            metrics = self._analyze(trial)
-        except OSError as error:  # it has failed before its first row
-            reason = reason or f"no rows: {error}"
-        score = metrics.get(SCORE, math.nan)
-        if state == "COMPLETE" and not math.isfinite(score):
-            state, reason = "FAIL", f"no {SCORE}: not every session has finished an episode"
+        if state != "FAIL":
+            sessions = range(trial.spec.meta.max_session)
+            found = analyze_sessions(trial.paths, trial.spec, self.data_dir, sessions, draw=False)
+            if all(math.isfinite(session[SCORE]) for session in found["sessions"].values()):
+                metrics = found["scalar"]
+            else:
+                state, reason = "FAIL", f"no {SCORE}: not every session has finished an episode"
         trial.stop_file.unlink(missing_ok=True)
         self._tell(trial, state, metrics, reason)
-
-    def _analyze(self, trial: _Trial) -> dict[str, float]:
-        """Make the metrics of a trial; its graphs are drawn at the end, if it is one of the best."""
-        sessions = range(trial.spec.meta.max_session)
-        begun = [index for index in sessions if trial.paths.for_session(index).session_df("train").exists()]
-        metrics = analyze_sessions(trial.paths, trial.spec, self.data_dir, begun, draw=False)
-        seeds = [session[SCORE] for session in metrics["sessions"].values()]
-        if len(seeds) < trial.spec.meta.max_session or not all(math.isfinite(seed) for seed in seeds):
-            return metrics["scalar"] | {SCORE: math.nan}
-        return metrics["scalar"]
 
     def _tell(self, trial: _Trial, state: str, metrics: Mapping[str, float] | None = None, reason: str = "") -> None:
         """Write down what a trial came to: first the table, then the study, after which it counts as finished."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 METRICS = tuple(name for name in TRIAL_SCALARS if name != "frame")
 COLORS = "Viridis"
-MARKS = {"COMPLETE": "circle", "PRUNED": "circle-open", "FAIL": "x"}
+MARKS = {"COMPLETE": "circle", "PRUNED": "circle-open"}
 DECADES = 10.0  # largest over least value from which an axis is logarithmic
 
 

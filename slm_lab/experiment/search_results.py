@@ -39,7 +39,7 @@ class Row:
         trial: its index.
         state: COMPLETE, PRUNED or FAIL.
         params: path → value.
-        metrics: as of any trial; fewer where it failed.
+        metrics: as of any trial; none where it failed.
         reason: why it was pruned, or failed.
     """
 

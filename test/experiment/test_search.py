@@ -266,11 +266,27 @@ def test_a_trial_that_diverges_has_failed_and_is_never_the_best(tmp_path):
     assert [row.state for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert states(paths) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "session 0: " in rows[1].reason
-    assert math.isnan(rows[1].score) or rows[1].score < 0
+    assert rows[1].metrics == {}
     assert study_of(paths).trials[1].user_attrs["reason"] == rows[1].reason
     assert best_trial(paths).trial != 1
     (line,) = [line for line in table_of(paths) if line["state"] == "FAIL"]
     assert line["reason"] == rows[1].reason
+
+
+def test_a_trial_that_fails_late_has_no_number(tmp_path):
+    """Not even the strength that the table is sorted by: its rows say what a part of its seeds had come to."""
+    keys = {"folder": str(tmp_path), "kind": "raise", "at": 140}  # of 150 steps, the first trial alone
+    meta = {"max_trial": 2, "max_session": 2}
+    paths = serial(
+        searched({f"{GAMMA}__grid_search": [0.9, 0.99]}, env="odd_envs:Trouble", meta=meta, **keys), tmp_path
+    ).paths
+    failed, whole = read_table(paths)
+    assert (failed.state, failed.metrics) == ("FAIL", {})
+    assert failed.reason == "session 0: ZeroDivisionError: the world is flat"
+    assert paths.for_session(0).session_df("train").exists()
+    assert whole.state == "COMPLETE"
+    assert [(line["trial"], line["strength"] != "") for line in table_of(paths)] == [("1", True), ("0", False)]
+    assert all(len(trace["x"]) == 1 for trace in read_figure(paths.experiment_graph())["data"])
 
 
 def test_where_all_fail_it_has_failed(tmp_path):
