@@ -97,7 +97,7 @@ def run_job(file: Path, settings: Settings, parallel: int = 1) -> int:
 
     Args:
         file: the job file.
-        settings: for every entry; what an entry sets itself comes before.
+        settings: for every entry; its KEY=VALUE texts win over those of an entry.
         parallel: how many run at once. They share out the cores.
 
     Returns:
@@ -112,7 +112,7 @@ def run_job(file: Path, settings: Settings, parallel: int = 1) -> int:
     entries = [one for entry in read_job(file) for one in _spread(entry, settings.sets)]
     runs = [_Run(entry, f"{number}/{len(entries)}") for number, entry in enumerate(entries, start=1)]
     with stop_on_signals() as stop:
-        _run_all(runs, settings, parallel, stop)
+        _run_all(runs, settings, min(parallel, len(runs)), stop)  # no share of the cores is for nobody
     print(_summary(runs))  # noqa: T201 - the result of the command
     rest = [run for run in runs if run.status in (STOPPED, NOT_BEGUN)]
     if rest:
@@ -325,10 +325,8 @@ def _write_rest(file: Path, rest: Iterable[_Run], settings: Settings, parallel: 
     new = settings.data_dir / f"{file.stem.removesuffix(REST)}{REST}.json"
     new.parent.mkdir(parents=True, exist_ok=True)
     new.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
-    flags = [f"--parallel={parallel}"] if parallel > 1 else []
-    flags += [f"--data={settings.data_dir}"] if settings.data_dir != Settings.data_dir else []
-    flags += ["--serial"] if settings.serial else []
-    return command_line("slm-lab", "--job", new, *flags, *(word for text in settings.sets for word in ("-s", text)))
+    side_by_side = [f"--parallel={parallel}"] if parallel > 1 else []
+    return command_line("slm-lab", "--job", new, *side_by_side, *settings.words)
 
 
 def _say(line: str) -> None:

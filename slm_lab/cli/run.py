@@ -39,6 +39,17 @@ class Settings:
     keep: int = 3
     ray_address: str | None = None
 
+    @property
+    def words(self) -> list[str]:
+        """What is not by default, as words of a command line."""
+        mine, plain = ({**vars(one), **vars(one.options), "data": one.data_dir} for one in (self, Settings()))
+        words = []
+        for name in sorted(mine.keys() - {"sets", "options", "data_dir"}):
+            if mine[name] != plain[name]:
+                flag = f"--{name.replace('_', '-')}"
+                words.append(flag if mine[name] is True else f"{flag}={mine[name]}")
+        return [*words, *(word for text in self.sets for word in ("-s", text))]
+
 
 def run(spec_file: str, spec_name: str | None, mode: str, settings: Settings) -> "RunPaths":
     """Do what `SPEC_FILE SPEC_NAME MODE` asks for.
@@ -126,7 +137,7 @@ def search(spec_file: str, spec_name: str | None, target: str | None, settings: 
     folder = None if paths is None else paths.folder
     searching = Search(spec, settings.data_dir, folder, settings.options, **keys)
     searching.run()
-    print_search(searching.paths)
+    print_search(searching.paths, searching.resume_command())
     return searching.paths
 
 
@@ -137,7 +148,7 @@ def best(target: str, train_it: bool, settings: Settings) -> None:
 
     paths = find_run(target)
     if train_it:
-        train(best_spec(paths, _dotted(settings)), "train", settings)
+        train(best_spec(paths, settings.sets), "train", settings)
     else:
         print_best(paths)
 

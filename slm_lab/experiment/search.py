@@ -48,6 +48,7 @@ from slm_lab.spec.search_space import SearchSpace, show_values
 if TYPE_CHECKING:
     import optuna
 
+KEEP = 3
 MAY_CHANGE = ("max_trial", "search_resources")
 """Keys of `meta` that a search may go on with otherwise than it began."""
 STARTUP = 10  # trials at random before TPE has something to go by; a third of the search where that is less
@@ -112,7 +113,7 @@ class Search:
         options: RunOptions | None = None,
         *,
         serial: bool = False,
-        keep: int = 3,
+        keep: int = KEEP,
         address: str | None = None,
     ) -> None:
         self.data_dir, self.options = Path(data_dir), options or RunOptions()
@@ -127,9 +128,11 @@ class Search:
 
     def _count(self) -> int:
         count = self.meta.max_trial
-        if count is None and not self.grid:
+        if self.grid:
+            return min(count or len(self.grid), len(self.grid))
+        if count is None:
             raise SpecError("meta.max_trial: missing; say how many trials the search has, e.g. -s meta.max_trial=16")
-        return min(count or len(self.grid), len(self.grid) or count or 0)
+        return count
 
     def _check(self) -> None:
         """Refuse what could only fail later."""
@@ -205,7 +208,10 @@ class Search:
     def resume_command(self) -> str:
         """Return the command that goes on with this search."""
         words = ["slm-lab", self.paths.spec, self.spec.name, f"search@{self.paths.folder}"]
-        return command_line(*words, *(["--serial"] if self.serial else []))
+        flags = ["--serial"] if self.serial else []
+        flags += [f"--keep={self.keep}"] if self.keep != KEEP else []
+        flags += [f"--ray-address={self.address}"] if self.address is not None else []
+        return command_line(*words, *flags)
 
     def _pool(self, stop: StopRequest, logs: list[Path]) -> Pool:
         if self.serial:
@@ -577,7 +583,8 @@ class Search:
     def _results(self) -> list[Row]:
         """Draw the best trials and the search as a whole; also where it was stopped."""
         rows = read_table(self.paths)
-        for row in ranked(rows)[: max(self.keep, 1)]:
+        count = len(rows) if self.keep < 0 else max(self.keep, 1)
+        for row in ranked(rows)[:count]:
             paths = self.paths.for_trial(row.trial)
             if not paths.trial_graph_top("mean_returns_vs_frames").exists():
                 spec = load_spec(paths.trial_spec, paths.spec_name)

@@ -127,9 +127,9 @@ def best_session(paths: RunPaths) -> RunPaths:
     return trial.for_session(int(max(sessions, key=lambda index: sessions[index][SCORE])))
 
 
-def print_search(paths: RunPaths) -> None:
-    """Print the end of a search on stdout, from the files it left."""
-    print("\n".join(_search_lines(paths)))  # noqa: T201 - the result of the command
+def print_search(paths: RunPaths, resume_command: str) -> None:
+    """Print the end of a search on stdout, from the files it left, and how to go on with it."""
+    print("\n".join(_search_lines(paths, resume_command)))  # noqa: T201 - the result of the command
 
 
 def print_best(paths: RunPaths) -> None:
@@ -140,7 +140,7 @@ def print_best(paths: RunPaths) -> None:
     print("\n".join(_best_lines(paths, row)))  # noqa: T201
 
 
-def _search_lines(paths: RunPaths) -> Iterator[str]:
+def _search_lines(paths: RunPaths, resume_command: str) -> Iterator[str]:
     rows = read_table(paths)
     names = short_names(sorted({path for row in rows for path in row.params}))
     head = ["trial", *names.values(), SCORE, STRENGTH, "state"]
@@ -157,13 +157,12 @@ def _search_lines(paths: RunPaths) -> Iterator[str]:
         f"graph      {page}" for page in sorted(paths.graph_dir.glob(f"{paths.spec_name}_experiment_graph*.html"))
     )
     yield from (f"graph      {page}" for page in sorted(paths.graph_dir.glob(f"{paths.spec_name}_multi_trial*.html")))
-    longer = f"meta.max_trial={2 * len(rows)}"
     yield ""
     yield "next"
     yield "  # train the best with more seeds"
     yield f"  {command_line('slm-lab', 'best', paths.folder, '--train')}"
     yield "  # search on"
-    yield f"  {command_line('slm-lab', paths.spec, paths.spec_name, f'search@{paths.folder}', '-s', longer)}"
+    yield f"  {resume_command} -s meta.max_trial={2 * len(rows)}"
 
 
 def _best_lines(paths: RunPaths, row: Row) -> Iterator[str]:

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from slm_lab.cli import job as jobs
 from slm_lab.cli import main
 from slm_lab.cli.job import read_job
+from slm_lab.cli.run import Settings
+from slm_lab.experiment.options import RunOptions
 from slm_lab.lib.device import available_cores, keep_to_share
 from slm_lab.spec import load_spec
 from slm_lab.spec.loader import read_specs, spec_files
@@ -188,6 +191,28 @@ def test_ctrl_c_saves_all_and_one_command_goes_on(job, spec_file, grid_file, tmp
     for entry in ("tiny", "tiny_acrobot"):
         assert more[entry][4] == rows[entry][4]
         assert frames_of(Path(more[entry][4]))[-1] == end
+
+
+def test_what_is_left_goes_on_with_every_flag_that_was_given(job, spec_file, tmp_path, monkeypatch, capsys):
+    """Without --keep=-1, it would delete the models that are to be kept."""
+    monkeypatch.setattr(jobs, "_run_all", lambda *_arguments: None)  # stopped before the first
+    options = RunOptions(torch_compile="false", cuda_offset=2)
+    settings = Settings(("a=b c",), tmp_path / "my_data", options, serial=True, keep=-1, ray_address="auto")
+    flags = ["--cuda-offset=2", f"--data={settings.data_dir}", "--keep=-1", "--ray-address=auto", "--serial"]
+    flags += ["--torch-compile=false", "-s", "a=b c"]
+    assert settings.words == flags
+    words = ["--job", str(job({spec_file: {"tiny": "train"}})), *flags]
+    assert main(words) == 130
+    command = shlex.split(capsys.readouterr().err.rpartition("go on with: ")[2])
+    assert command == ["slm-lab", "--job", str(settings.data_dir / "job_rest.json"), *flags]
+
+
+def test_no_core_is_kept_for_nobody(job, spec_file, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(jobs, "_run_all", lambda _runs, _settings, parallel, _stop: seen.append(parallel))
+    words = ["--job", str(job({spec_file: {"tiny": ["train", "dev"]}})), "--data", str(tmp_path)]
+    assert [main([*words, f"--parallel={parallel}"]) for parallel in (1, 2, 8)] == [130] * 3
+    assert seen == [1, 2, 2]
 
 
 def test_a_batch_that_is_killed_leaves_no_run_at_work(job, spec_file, tmp_path):

@@ -35,6 +35,7 @@ def test_it_reports_and_goes_on_to_more_trials(search_file, folder, capsys):
     report = capsys.readouterr().out
     assert "3 trials: 3 complete, 0 pruned, 0 failed" in report
     assert f"slm-lab best {folder} --train" in report
+    assert f"wide search@{folder} --serial --keep=-1 -s meta.max_trial=6" in report
     assert re.search(r"best       trial \d: gamma 0\.9\d+", report)
     for line in report.splitlines():
         if line.startswith("graph"):
@@ -53,6 +54,8 @@ def test_the_best_is_printed_played_and_trained(search_file, folder, capsys, tmp
     (trained,) = tmp_path.glob("wide_best_*")
     saved = json.loads((trained / "wide_best_spec.json").read_text())["wide_best"]
     assert saved["agent"] == spec["agent"]
+    assert main(["best", str(folder), "--train", "--data", str(tmp_path), "-s", "env=Acrobot-v1"]) == 2
+    assert "-s env: the spec has no ${env}" in capsys.readouterr().err
 
 
 def test_a_search_is_not_trained_on_and_a_run_not_searched_on(search_file, folder, run_folder, spec_file, capsys):

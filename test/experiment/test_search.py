@@ -334,6 +334,7 @@ def test_in_a_population_the_worst_take_over_the_best(tmp_path):
     paths = serial(searched(RATES, meta=POPULATION), tmp_path, keep=-1).paths
     rows = read_table(paths)
     assert states(paths) == ["COMPLETE"] * 4
+    assert len(list(paths.folder.glob("*_trial_graph_mean_returns_vs_frames.html"))) == 4  # all are kept
     trials = study_of(paths).trials
     children = [row for row in rows if row.reason]
     assert children
@@ -444,6 +445,12 @@ def test_it_says_what_it_will_take(tmp_path):
     assert "asha stops trials early, at frames 100, 200, 400" in text
     assert "1 session at once, in this process" in text
     assert "MB free" in text
+
+
+def test_the_command_that_goes_on_keeps_as_many_models(done):
+    searching = Search(load_spec(done.spec), resume=done.folder, keep=-1, address="10.0.0.1:6379")
+    searching.paths = done
+    assert searching.resume_command().endswith(f" search@{done.folder} --keep=-1 --ray-address=10.0.0.1:6379")
 
 
 def test_paths_of_a_trial_spec_run_by_themselves(done):
