@@ -108,7 +108,11 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         return {"label": name, "values": list(values)}
     if kind == "log":
         logs = [math.log10(value) for value in values]
-        ticks = [math.floor(min(logs)) + place / 2 for place in range(2 * math.ceil(max(logs) - min(logs)) + 3)]
+        low, high = (
+            math.ceil(2 * min(logs)),
+            math.floor(2 * max(logs)),
+        )  # in half decades, within the axis
+        ticks = [place / 2 for place in range(low, high + 1)]
         return {"label": name, "values": logs, "tickvals": ticks, "ticktext": [f"{10**tick:.1e}" for tick in ticks]}
     texts = [json.dumps(value) for value in values]
     kinds = sorted(set(texts))

@@ -37,6 +37,7 @@ PNG_SIZE = {"width": 960, "height": 540, "scale": 1.5}
 PNG_LIMIT = 20.0  # seconds for all graphs of a run
 MANY_INTERVALS = 14  # rows that fit on a screen; more make the page longer
 FEW_POINTS = 30  # up to here every point is marked, so that one row alone can be seen
+LEGEND_ROW = 8  # names that a legend above the graph has room for; more stand beside it
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def line_figure(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -
     import plotly.graph_objects as go  # takes a while, and training has no use for it
 
     traces = [trace for line in lines for trace in _traces(line)]
-    return go.Figure(data=traces, layout=layout(title, x_title, y_title))
+    look = layout(title, x_title, y_title)
+    if sum(line.name is not None for line in lines) > LEGEND_ROW:
+        look["legend"] = {"x": 1.02, "y": 1}
+    return go.Figure(data=traces, layout=look)
 
 
 @dataclass(frozen=True)

@@ -149,3 +149,11 @@ def test_a_spoilt_page_or_a_browser_that_fails_draws_nothing_and_raises_nothing(
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
     assert find_browser() is None
     assert draw_pngs([page]) == []
+
+
+def test_many_names_stand_beside_the_graph_and_not_over_its_title():
+    def legend(count):
+        return line_figure("", "", "", [Line([0, 1], [1.0, 2.0], f"trial {n}") for n in range(count)]).layout.legend
+
+    assert legend(8).y > 1
+    assert legend(9).x > 1
