@@ -30,14 +30,13 @@ from loguru import logger
 
 from slm_lab.experiment import graph, pbt
 from slm_lab.experiment.analysis import analyze_sessions
-from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
-from slm_lab.experiment.paths import RunPaths, discard_run, find_run, new_run, runs_in
+from slm_lab.experiment.paths import RunPaths, find_run, new_run, runs_in
 from slm_lab.experiment.pool import Outcome, Pool, RayPool, SerialPool, Stretch
 from slm_lab.experiment.progress import duration
 from slm_lab.experiment.search_results import SCORE, Row, by_strength, draw_results, ranked, read_table, write_table
 from slm_lab.experiment.signals import StopRequest, stop_on_signals
-from slm_lab.experiment.trial import Interrupted, TrialError, write_derived
+from slm_lab.experiment.trial import Interrupted, TrialError, at_work, write_derived
 from slm_lab.lib.files import cut_partial_line, read_rows, write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.rng import derive_seed
@@ -171,16 +170,8 @@ class Search:
         if self.resume is not None:
             self._refuse_another_search()
         self.paths = self.resume or new_run(self.data_dir, self.spec.name)
-        try:
-            with only_one(self.paths.log_dir / ".search.lock", self.paths):
-                return self._run()
-        except (TrialError, Interrupted) as end:
-            end.paths = self.paths
-            raise
-        except SpecError:
-            if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
-                discard_run(self.paths)
-            raise
+        with at_work(self, ".search.lock"):
+            return self._run()
 
     def _run(self) -> list[Row]:
         logs = [self.paths.run_log]

@@ -6,6 +6,8 @@ import platform
 import secrets
 import subprocess
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
@@ -49,6 +51,44 @@ class Interrupted(Exception):  # noqa: N818 - as KeyboardInterrupt: it ends a ru
 
     paths: RunPaths | None = None
     """Of the run."""
+
+
+class Run(Protocol):
+    """A trial or a search."""
+
+    paths: RunPaths
+    resume: RunPaths | None
+
+    def resume_command(self) -> str:
+        """Return the command that goes on with it."""
+        ...
+
+
+@contextmanager
+def at_work(run: Run, lock: str) -> Generator[None]:
+    """Hold the lock of a run. Its end tells which run it was, and one that never began leaves nothing.
+
+    Args:
+        run: what runs.
+        lock: name of the lock in the folder of logs.
+    """
+    paths = run.paths
+    try:
+        with only_one(paths.log_dir / lock, paths):
+            yield
+    except (TrialError, Interrupted) as end:
+        end.paths = paths
+        raise
+    except KeyboardInterrupt:  # where no session is at work: nothing has begun, or all is saved, and graphs are drawn
+        if not paths.spec.exists():
+            raise
+        end = Interrupted(f"stopped and saved; go on with: {run.resume_command()}")
+        end.paths = paths
+        raise end from None
+    except SpecError:
+        if run.resume is None and not any(paths.info_dir.glob("*.csv")):
+            discard_run(paths)
+        raise
 
 
 @dataclass
@@ -103,16 +143,8 @@ class Trial:
         """
         _refuse_import()
         self.paths = self.resume or new_run(self.data_dir, self.spec.name)
-        try:
-            with only_one(self.paths.log_dir / f".{self.paths.trial_prefix}.lock", self.paths):
-                return self._run()
-        except (TrialError, Interrupted) as end:
-            end.paths = self.paths
-            raise
-        except SpecError:
-            if self.resume is None and not any(self.paths.info_dir.glob("*.csv")):
-                discard_run(self.paths)
-            raise
+        with at_work(self, f".{self.paths.trial_prefix}.lock"):
+            return self._run()
 
     def _run(self) -> dict[str, float]:
         from slm_lab.experiment.analysis import analyze_trial_sessions

@@ -229,6 +229,18 @@ def test_stopped_it_goes_on_as_if_never_stopped(done, tmp_path, monkeypatch):
     assert read_table(paths)[:3] == read_table(done)[:3]  # the fourth is drawn anew
 
 
+def test_ctrl_c_while_graphs_are_drawn_says_which_search_and_how_to_go_on(tmp_path, monkeypatch):
+    from slm_lab.experiment import search
+
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "draw_results", interrupted)
+    with pytest.raises(Interrupted, match=r"stopped and saved; go on with: slm-lab .* search@.* --serial") as stopped:
+        serial(searched(meta={"max_trial": 1}, max_frame=200), tmp_path)
+    assert stopped.value.paths == search.latest_search(tmp_path, "tiny")
+
+
 def test_bad_trials_are_stopped_early_and_keep_what_they_have(tmp_path):
     meta = {"max_session": 2, "max_trial": 4, "search_scheduler": {"grace_period": 200, "reduction_factor": 2}}
     paths = serial(searched(meta=meta), tmp_path).paths

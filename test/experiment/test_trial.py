@@ -8,11 +8,12 @@ import sys
 import pytest
 from lab_runs import CONV, begin, make_spec, newest, only_run, rows, run_session, same
 
+from slm_lab.experiment import analysis
 from slm_lab.experiment import trial as module
 from slm_lab.experiment.baseline import baseline_key
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.paths import find_run
-from slm_lab.experiment.trial import Trial, TrialError
+from slm_lab.experiment.trial import Interrupted, Trial, TrialError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.spec import SpecError, load_spec
 from slm_lab.spec.net import TorchArcNet
@@ -162,6 +163,22 @@ def test_a_run_that_never_began_leaves_no_folder_and_latest_where_it_was(tmp_pat
         Trial(make_spec(env="CartPoel-v1", name="bad"), data_dir=tmp_path).run()
     assert find_run(tmp_path / "@latest").folder.resolve() == good.folder.resolve()
     assert not list(tmp_path.glob("bad_*"))
+
+
+def test_ctrl_c_while_graphs_are_drawn_says_which_run_and_how_to_go_on(tmp_path, monkeypatch):
+    """A batch would begin it anew, however long it has trained."""
+
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    trial = Trial(make_spec(max_frame=100), data_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis, "analyze_trial_sessions", interrupted)
+        with pytest.raises(Interrupted) as stopped:
+            trial.run()
+    assert str(stopped.value) == f"stopped and saved; go on with: {trial.resume_command()}"
+    assert stopped.value.paths == trial.paths
+    assert Trial(trial.spec, data_dir=tmp_path, resume=trial.paths.folder).run()["frame"] == 100
 
 
 def test_run_and_trial_have_logs_with_the_metrics(tmp_path):
