@@ -207,32 +207,30 @@ def metrics_line(scalar: Mapping[str, float]) -> str:
 # --- files
 
 
-def analyze_trial_sessions(paths: RunPaths, spec: "Spec", data_dir: str | Path) -> Scalars:
+def analyze_trial_sessions(paths: RunPaths, spec: "Spec") -> Scalars:
     """Do all that is left to do when the sessions of a trial have run: metrics, graphs, and the line of the log.
 
     Args:
         paths: names the trial.
         spec: of the trial.
-        data_dir: folder of the runs, where random baselines are kept.
 
     Returns:
         the trial's scalar metrics; `RunPaths.trial_metrics` has the rest.
     """
-    metrics = analyze_sessions(paths, spec, data_dir, range(spec.meta.max_session))
+    metrics = analyze_sessions(paths, spec, range(spec.meta.max_session))
     logger.info("{}", metrics_line(metrics["scalar"]))
     graph.draw_run_pngs(paths)
     return metrics["scalar"]
 
 
-def analyze_sessions(
-    paths: RunPaths, spec: "Spec", data_dir: str | Path, sessions: Iterable[int], draw: bool = True
-) -> dict[str, Any]:
+def analyze_sessions(paths: RunPaths, spec: "Spec", sessions: Iterable[int], draw: bool = True) -> dict[str, Any]:
     """Turn the rows of some sessions, and then of their trial, into metrics files and graphs.
+
+    The random baseline is the one that is kept beside the run.
 
     Args:
         paths: names the trial.
         spec: of the trial.
-        data_dir: folder of the runs, where random baselines are kept.
         sessions: indices of the sessions.
         draw: draw the graphs as well.
 
@@ -242,7 +240,7 @@ def analyze_sessions(
     Raises:
         OSError: one of the sessions has no rows file.
     """
-    baseline = random_baseline(spec.env, data_dir)
+    baseline = random_baseline(spec.env, paths.folder.parent)
     for index in sessions:
         analyze_session(paths.for_session(index), baseline, spec.meta.rigorous_eval > 0, draw)
     return analyze_trial(paths, spec.to_dict(), baseline, draw)

@@ -466,7 +466,7 @@ class Search:
         metrics: dict[str, float] = {}
         if state != "FAIL":
             sessions = range(trial.spec.meta.max_session)
-            found = analyze_sessions(trial.paths, trial.spec, self.data_dir, sessions, draw=False)
+            found = analyze_sessions(trial.paths, trial.spec, sessions, draw=False)
             if all(math.isfinite(session[SCORE]) for session in found["sessions"].values()):
                 metrics = found["scalar"]
             else:
@@ -579,7 +579,7 @@ class Search:
             paths = self.paths.for_trial(row.trial)
             if not paths.trial_graph_top("mean_returns_vs_frames").exists():
                 spec = load_spec(paths.trial_spec, paths.spec_name)
-                analyze_sessions(paths, spec, self.data_dir, range(spec.meta.max_session))
+                analyze_sessions(paths, spec, range(spec.meta.max_session))
         draw_results(self.paths, self.study)
         graph.draw_search_pngs(self.paths)
         return by_strength(rows)

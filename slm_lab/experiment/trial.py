@@ -160,7 +160,7 @@ class Trial:
                 finished = self._run_here(stop, progress) if count == 1 else self._run_processes(stop, progress)
             if not finished:
                 raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
-            return analyze_trial_sessions(self.paths, self.spec, self.data_dir)
+            return analyze_trial_sessions(self.paths, self.spec)
         except SpecError:
             for file, text in before.items():  # a change that does not fit must not stay with the run
                 atomic_write(file, text)

@@ -71,7 +71,7 @@ def test_retro_agrees_with_the_end_of_a_trial(tmp_path, log_messages):
     before = derived(run)
     for file in before:
         (run.folder / file).unlink()
-    scalar = analyze_trial_sessions(run, Spec.from_dict("dqn", spec_of(2)), tmp_path)
+    scalar = analyze_trial_sessions(run, Spec.from_dict("dqn", spec_of(2)))
     assert derived(run) == before
     assert scalar["strength"] == pytest.approx((25 + 55) / 2 - CARTPOLE)
     assert metrics_line(scalar) in "".join(log_messages)

@@ -119,6 +119,18 @@ def test_one_row_and_no_finished_episode_are_a_valid_run(tmp_path):
     assert trial.paths.trial_metrics_scalar_top.exists()
 
 
+def test_a_run_that_goes_on_counts_from_the_baseline_beside_it(tmp_path):
+    """Wherever new runs would be written: else its strength would change with the folder of the shell."""
+    spec = make_spec(env="odd_envs:Walk", max_frame=100)
+    know_baseline(tmp_path, spec)
+    trial = Trial(spec, data_dir=tmp_path)
+    metrics = trial.run()
+    (tmp_path / "else").mkdir()
+    write_json(tmp_path / "else" / "random_baseline.json", {baseline_key(spec.env.name, spec.env.kwargs): 50.0})
+    again = Trial(trial.spec, data_dir=tmp_path / "else", resume=trial.paths.folder)
+    assert again.run()["strength"] == metrics["strength"]
+
+
 def test_a_seed_is_drawn_once_and_written_down(tmp_path):
     spec = make_spec(max_frame=100, meta={"seed": None})
     trial = Trial(spec, data_dir=tmp_path)
