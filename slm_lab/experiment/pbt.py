@@ -8,6 +8,7 @@ The paper judges each member when it is ready, by what the others have come to s
 all have got to the frame, so that the same seed is the same search, wherever it runs and however often it was stopped.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,12 +26,13 @@ def parents(scores: Mapping[int, float], draw: random.Random) -> dict[int, int]:
     """Return who takes over whom: one of the worst quarter → one of the best quarter.
 
     Args:
-        scores: member → score; NaN is the worst.
+        scores: member → score; NaN is the worst, and nobody takes it over.
         draw: random numbers.
     """
-    order = sorted(scores, key=lambda member: (scores[member] == scores[member], scores[member], member))
+    order = sorted(scores, key=lambda member: (not math.isnan(scores[member]), scores[member], member))
     count = len(order) // QUARTER
-    return {member: draw.choice(order[-count:]) for member in order[:count]}
+    best = [member for member in order[-count:] if not math.isnan(scores[member])]
+    return {member: draw.choice(best) for member in order[:count]} if best else {}
 
 
 def explore(parameters: Sequence[Parameter], values: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:

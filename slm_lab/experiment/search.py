@@ -217,10 +217,16 @@ class Search:
         paths = self.resume
         if paths is None or not paths.study.exists():
             raise SpecError(f"{paths and paths.folder}: not a search; begin one with MODE search")
-        before, now = (_comparable(spec) for spec in (load_spec(paths.spec, paths.spec_name), self.spec))
+        begun = load_spec(paths.spec, paths.spec_name)
+        before, now = (_comparable(spec) for spec in (begun, self.spec))
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path):
                 raise SpecError(f"{path}: a search that goes on keeps its spec; leave it, or begin a new search")
+        members = begun.meta.max_trial or 0
+        if self.algorithm == "pbt" and self.count != members > len(read_table(paths)):
+            raise SpecError(
+                f"meta.max_trial: a population keeps its {members} members until all have come to the end; leave it"
+            )
 
     # --- the study
 

@@ -382,8 +382,12 @@ def test_a_population_that_was_stopped_comes_to_the_same_end(tmp_path, monkeypat
     with pytest.raises(Interrupted):
         serial(searched(RATES, meta=POPULATION), tmp_path)
     paths = search.latest_search(tmp_path, "tiny")
-    serial(load_spec(paths.spec, "tiny"), tmp_path, resume=paths.folder)
+    spec = load_spec(paths.spec, "tiny")
+    with pytest.raises(SpecError, match=r"^meta.max_trial: a population keeps its 4 members"):
+        serial(spec.with_meta(max_trial=8), tmp_path, resume=paths.folder)  # they would be judged at other frames
+    serial(spec, tmp_path, resume=paths.folder)
     assert read_table(paths) == read_table(whole)
+    Search(spec.with_meta(max_trial=8), resume=paths.folder)._refuse_another_search()  # another population is welcome
 
 
 def test_who_takes_over_whom():
@@ -392,6 +396,9 @@ def test_who_takes_over_whom():
     assert taken.keys() == {1, 4}
     assert set(taken.values()) <= {2, 3}
     assert pbt.parents({0: 1.0, 1: 2.0, 2: 3.0}, random.Random(0)) == {}
+    # before an episode has ended, nothing is known, and nobody takes over
+    assert pbt.parents(dict.fromkeys(range(4), math.nan), random.Random(0)) == {}
+    assert pbt.parents(dict.fromkeys(range(7), math.nan) | {7: 0.0}, random.Random(0)) == {0: 7, 1: 7}
 
 
 def test_what_a_member_tries_next():
