@@ -196,7 +196,9 @@ class RayPool:
                     self._ray.shutdown()
                     if not tries:
                         what = " ".join(str(error).split())
-                        raise SpecError(f"--ray-address {keys['address']}: Ray does not answer: {what}") from error
+                        if self.address is None:
+                            raise SpecError(f"Ray does not begin on this machine, try --serial: {what}") from error
+                        raise SpecError(f"--ray-address {self.address}: Ray does not answer: {what}") from error
 
     def _machines(self) -> list[dict[str, float]]:
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

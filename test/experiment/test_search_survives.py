@@ -11,8 +11,10 @@ import pytest
 from lab_runs import kill_group, lab, make_spec, only_run
 
 from slm_lab.experiment.baseline import STORE, baseline_key
+from slm_lab.experiment.pool import RayPool, _files_of
 from slm_lab.experiment.search_results import read_table
 from slm_lab.lib.files import write_json
+from slm_lab.spec import SpecError
 
 GAMMA = "agent.algorithm.gamma"
 PATIENCE = 600.0  # Ray takes its time to begin, where the machine is busy
@@ -196,8 +198,26 @@ def test_a_cluster_that_loses_a_machine(tmp_path):
     assert any("resumed at frame" in log for log in logs)
 
 
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (None, "Ray does not begin on this machine, try --serial: no raylet"),
+        ("10.0.0.1:6379", "--ray-address 10.0.0.1:6379: Ray does not answer: no raylet"),
+    ],
+)
+def test_where_ray_does_not_answer_the_remedy_is_named(address, text, monkeypatch):
+    import ray
+
+    def init(**_keys):
+        raise ConnectionError("no\nraylet")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(SpecError) as error:
+        RayPool(address=address)
+    assert str(error.value) == text
+
+
 def test_the_modules_that_a_spec_names_travel(tmp_path, monkeypatch):
-    from slm_lab.experiment.pool import _files_of
     from slm_lab.experiment.search import modules_of
 
     (tmp_path / "mine").mkdir()
