@@ -59,9 +59,7 @@ def apply(agent, gradient):
     """Take the optimiser steps of an agent that is alone."""
     rest = iter(gradient)
     for group in learner_of(agent).groups:
-        for parameter in group.parameters:
-            parameter.grad = next(rest).clone()
-        group.step()
+        group.step([next(rest).clone() for _ in group.parameters])
 
 
 def optim_state(agent):

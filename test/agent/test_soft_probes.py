@@ -16,7 +16,8 @@ def train(algorithm, probe, action=None, frames=1000, **keys):
     """Without pay for entropy worth a mention, so that values are those of the rewards."""
     keys = {"gamma": GAMMA, "training_frequency": 8, "training_iter": 4, "training_start_step": 64, **keys}
     keys |= {"fixed_alpha": 0.02} if algorithm != "TD3" else {"exploration_noise": 0.3}
-    net = {"optim_spec": {"name": "Adam", "lr": 0.02}}
+    # a bias before a norm by the batch has no gradient but rounding errors, which a small eps makes steps of
+    net = {"optim_spec": {"name": "Adam", "lr": 0.02, "eps": 1e-3 if algorithm == "CrossQ" else 1e-8}}
     spec = make_spec(
         algorithm,
         probe,
