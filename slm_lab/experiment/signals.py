@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -34,10 +34,7 @@ def stop_on_signals() -> Generator[StopRequest]:
 
     with handlers_put_back():
         if threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
-                signal.signal(signum, handle)
-            if hasattr(signal, "pthread_sigmask"):
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _handle_by(handle)
         yield stop
 
 
@@ -56,10 +53,7 @@ def interrupt_on_signals() -> Generator[None]:
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
-    for signum in SIGNALS:
-        signal.signal(signum, handle)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    _handle_by(handle)
     try:
         yield
     finally:
@@ -86,3 +80,11 @@ def handlers_put_back() -> Generator[None]:
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def _handle_by(handle: Callable[[int, FrameType | None], None]) -> None:
+    """Let `handle` take SIGINT and SIGTERM, also those that were held back until now."""
+    for signum in SIGNALS:
+        signal.signal(signum, handle)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
