@@ -18,6 +18,7 @@ from slm_lab.agent.algorithm.scale import RunningStd
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
 from slm_lab.agent.net.history import History
+from slm_lab.agent.net.learner import Learner
 from slm_lab.spec import AgentSpec
 
 
@@ -60,7 +61,7 @@ class ActorCritic:
             val_loss_coef=algorithm.val_loss_coef,
             standardize_advantage=algorithm.normalize_advantages is not None,
         )
-        self.learner = setting.learner(loss, self.net, actor_critic_groups(self.net, spec.net))
+        self.learner = Learner(loss, self.net, actor_critic_groups(self.net, spec.net))
         self.value_scale = RunningStd().to(setting.device) if algorithm.normalize_v_targets else None
         self.modules = (
             {"net": self.net} if self.value_scale is None else {"net": self.net, "value_scale": self.value_scale}

@@ -14,7 +14,7 @@ from slm_lab.agent.memory import Memory, OnPolicyBatchReplay, OnPolicyReplay, Re
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.build import Net
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.learner import Learner, Loss, ParameterGroup
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.lib.clock import crossed
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.schedule import Schedule, make_schedule
@@ -85,10 +85,6 @@ class Setting:
         episodes = spec.memory.name in ("OnPolicyReplay", "OnPolicyCrossEntropy")
         seq_len = None if episodes or not net.state_size else spec.net.seq_len
         return HiddenState(net.state_size, self.num_envs, seq_len, self.device)
-
-    def learner(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> Learner:
-        """Build the optimiser step."""
-        return Learner(loss, nets, groups)
 
 
 class Algorithm(Protocol):

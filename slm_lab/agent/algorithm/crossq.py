@@ -10,6 +10,7 @@ from slm_lab.agent.algorithm.estimator import soft_value
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss
 from slm_lab.agent.algorithm.random import random_actions
 from slm_lab.agent.algorithm.sac import soft_policy_loss
+from slm_lab.agent.net.learner import Learner
 from slm_lab.agent.net.soft_policy import SoftNets
 from slm_lab.spec import AgentSpec
 
@@ -46,9 +47,9 @@ class CrossQ:
         self.nets = nets.to(setting.device)
         self.modules = dict(nets.named_children())
         critic_loss = partial(crossq_critic_loss, loss_fn=make_loss(net_spec.loss_spec))
-        self.critic_learner = setting.learner(critic_loss, nets, [critic_group(nets.critics, spec)])
+        self.critic_learner = Learner(critic_loss, nets, [critic_group(nets.critics, spec)])
         policy_loss = partial(soft_policy_loss, target_entropy=nets.target_entropy)
-        self.policy_learner = setting.learner(policy_loss, nets, nets.policy_groups(spec))
+        self.policy_learner = Learner(policy_loss, nets, nets.policy_groups(spec))
         self.learners = {"policy": self.policy_learner, "critics": self.critic_learner}
         self.generators = {"action": setting.generator("action"), "noise": setting.generator("noise")}
 

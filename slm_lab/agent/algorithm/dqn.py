@@ -11,7 +11,7 @@ from slm_lab.agent.algorithm.exploration import choose, greedy
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.agent.net.noisy import Noise
 from slm_lab.lib.clock import crossed, previous_crossing
 from slm_lab.spec import AgentSpec
@@ -71,7 +71,7 @@ class DQN:
         self.noise, self.every_noise = Noise(self.net), Noise(self.nets)
         self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(dqn_loss, value=self.value, double=algorithm.name == "DoubleDQN")
-        self.learner = setting.learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
+        self.learner = Learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
         self.learners = {"net": self.learner}
         self.generators = {name: setting.generator(name) for name in ("action", "noise")}
 

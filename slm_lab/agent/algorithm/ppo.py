@@ -20,6 +20,7 @@ from slm_lab.agent.algorithm.scale import PercentileRange, RunningStd
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.history import History
+from slm_lab.agent.net.learner import Learner
 from slm_lab.spec import AgentSpec
 
 
@@ -70,7 +71,7 @@ class PPO:
             clip_value=algorithm.clip_vloss,
             standardize_advantage=not percentile,
         )
-        self.learner = setting.learner(loss, self.net, actor_critic_groups(self.net, spec.net))
+        self.learner = Learner(loss, self.net, actor_critic_groups(self.net, spec.net))
         # only those that are in use have a state to be saved
         self.advantage_scale = PercentileRange().to(setting.device) if percentile else None
         self.value_scale = RunningStd().to(setting.device) if algorithm.normalize_v_targets else None

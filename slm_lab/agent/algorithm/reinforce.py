@@ -9,7 +9,7 @@ from slm_lab.agent.algorithm.estimator import monte_carlo_return, standardize
 from slm_lab.agent.algorithm.loss import policy_gradient
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec import AgentSpec
 
 
@@ -41,9 +41,7 @@ class Reinforce:
         self.hidden = setting.hidden_state(spec, self.net)
         self.entropy_coef = scheduled(algorithm.entropy_coef_spec)
         loss = partial(reinforce_loss, policy_loss_coef=algorithm.policy_loss_coef)
-        self.learner = setting.learner(
-            loss, self.net, [ParameterGroup(self.net.parameters(), spec.net.for_role("actor"))]
-        )
+        self.learner = Learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net.for_role("actor"))])
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
         self.generators = {"action": setting.generator("action")}
 

@@ -9,6 +9,7 @@ from slm_lab.agent.algorithm.base import Setting, TargetUpdate, critic_group, cr
 from slm_lab.agent.algorithm.estimator import soft_value
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss, temperature_loss
 from slm_lab.agent.algorithm.random import random_actions
+from slm_lab.agent.net.learner import Learner
 from slm_lab.agent.net.soft_policy import SoftNets
 from slm_lab.spec import AgentSpec
 
@@ -51,9 +52,9 @@ class SoftActorCritic:
         self.modules, self.polyak_coef = dict(nets.named_children()), net_spec.polyak_coef
         self.update_target = TargetUpdate(nets.target_critics, nets.critics)
         critic_loss = partial(sac_critic_loss, loss_fn=make_loss(net_spec.loss_spec))
-        self.critic_learner = setting.learner(critic_loss, nets, [critic_group(nets.critics, spec)])
+        self.critic_learner = Learner(critic_loss, nets, [critic_group(nets.critics, spec)])
         policy_loss = partial(soft_policy_loss, target_entropy=nets.target_entropy)
-        self.policy_learner = setting.learner(policy_loss, nets, nets.policy_groups(spec))
+        self.policy_learner = Learner(policy_loss, nets, nets.policy_groups(spec))
         self.learners = {"policy": self.policy_learner, "critics": self.critic_learner}
         self.generators = {"action": setting.generator("action"), "noise": setting.generator("noise")}
 

@@ -21,7 +21,7 @@ from slm_lab.agent.algorithm.loss import LossFn, make_loss, q_loss
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net import Net, make_net
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.agent.net.noisy import Noise
 from slm_lab.spec import AgentSpec
 
@@ -55,7 +55,7 @@ class SARSA:
         self.noise = Noise(self.net)
         self.explore_var = scheduled(algorithm.explore_var_spec)
         loss = partial(sarsa_loss, loss_fn=make_loss(spec.net.loss_spec))
-        self.learner = setting.learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net)])
+        self.learner = Learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net)])
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
         self.generators = {name: setting.generator(name) for name in ("action", "noise")}
 

@@ -16,6 +16,7 @@ from slm_lab.agent.memory.rollout import RolloutBatch
 from slm_lab.agent.memory.self_imitation import SelfImitationMemory
 from slm_lab.agent.net.actor_critic import ActorCritic as ActorCriticNet
 from slm_lab.agent.net.history import History
+from slm_lab.agent.net.learner import Learner
 from slm_lab.env import Step
 from slm_lab.spec import AgentSpec, schema
 
@@ -58,7 +59,7 @@ class SIL:
         self.of_episodes, self.of_past = (one.hidden_state(part, self.net) for part in (of_episodes, of_past))
         loss = partial(sil_loss, policy_coef=algorithm.sil_policy_loss_coef, value_coef=algorithm.sil_val_loss_coef)
         # the optimisers are those of the other half, which a checkpoint saves once
-        self.learner = setting.learner(loss, self.net, self.on_policy.learner.groups)
+        self.learner = Learner(loss, self.net, self.on_policy.learner.groups)
         self.modules, self.learners = self.on_policy.modules, self.on_policy.learners
         self.generators = self.on_policy.generators
         self.logged: tuple[str, ...] = (*self.on_policy.logged, "sil_gain")

@@ -11,7 +11,7 @@ from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss
 from slm_lab.agent.algorithm.random import random_actions
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.critics import Critics
-from slm_lab.agent.net.learner import ParameterGroup
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.agent.net.soft_policy import bounded_width
 from slm_lab.spec import AgentSpec, NetSpec
 
@@ -51,10 +51,8 @@ class TD3:
             target_noise=algorithm.target_noise,
             noise_clip=algorithm.noise_clip,
         )
-        self.critic_learner = setting.learner(critic_loss, nets, [critic_group(nets.critics, spec)])
-        self.policy_learner = setting.learner(
-            td3_policy_loss, nets, [ParameterGroup(nets.policy.parameters(), actor_spec)]
-        )
+        self.critic_learner = Learner(critic_loss, nets, [critic_group(nets.critics, spec)])
+        self.policy_learner = Learner(td3_policy_loss, nets, [ParameterGroup(nets.policy.parameters(), actor_spec)])
         self.learners = {"policy": self.policy_learner, "critics": self.critic_learner}
         self.generators = {"action": setting.generator("action"), "noise": setting.generator("noise")}
 
