@@ -9,7 +9,7 @@ import torch._dynamo  # takes a second: import this module only where something 
 from torch import Tensor, nn
 from torch.optim.adam import Adam, adam
 
-from slm_lab.agent.net.learner import Gradients, Loss, ParameterGroup, clip, differentiate, largest
+from slm_lab.agent.net.learner import Gradients, Loss, ParameterGroup, by_group, clip, differentiate, largest
 
 
 class CompiledStep:
@@ -75,10 +75,8 @@ def _step(
     """Step the groups that have a state; return the metrics, and what gradients are left to the others."""
     parameters = [parameter for group in groups for parameter in group.parameters]
     gradients, metrics = differentiate(loss_fn, nets, parameters, *batch)
-    norms, left, start = [], [], 0
-    for group, state in zip(groups, states, strict=True):
-        end = start + len(group.parameters)
-        own, start = gradients[start:end], end
+    norms, left = [], []
+    for (group, own), state in zip(by_group(groups, gradients), states, strict=True):
         if state is not None:
             norms.append(clip(own, group.clip))
             _adam(group, own, state)

@@ -141,9 +141,7 @@ class Learner:
 
     def _plain(self, *batch: Any) -> dict[str, Tensor]:
         gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)
-        rest = iter(gradients)
-        norms = [group.step([next(rest) for _ in group.parameters]) for group in self.groups]
-        return metrics | largest(norms)
+        return metrics | largest([group.step(own) for group, own in by_group(self.groups, gradients)])
 
     def _fast(self, *batch: Any) -> dict[str, Tensor]:
         try:
@@ -186,6 +184,12 @@ def differentiate(
     loss, metrics = loss_fn(nets, *batch)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return gradients, {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
+
+
+def by_group(groups: Sequence[ParameterGroup], gradients: Gradients) -> list[tuple[ParameterGroup, Gradients]]:
+    """Give each group the gradients of its parameters."""
+    rest = iter(gradients)
+    return [(group, [next(rest) for _ in group.parameters]) for group in groups]
 
 
 def clip(gradients: Gradients, limit: float | None) -> Tensor | None:
