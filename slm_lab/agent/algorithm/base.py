@@ -166,8 +166,10 @@ def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> I
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Average the metrics of several gradient steps: one look at the device, however many there were."""
+    """Average the metrics of several gradient steps: one look at a GPU, however many there were."""
     names = list(metrics[0])
+    if metrics[0]["loss"].is_cpu:
+        return {name: sum(row[name].item() for row in metrics) / len(metrics) for name in names}
     table = torch.stack([torch.stack([row[name].float() for name in names]) for row in metrics])
     return dict(zip(names, table.mean(0).tolist(), strict=True))
 

@@ -137,7 +137,8 @@ def dqn_loss(
 
 def outputs(net: nn.Module, obs: Tensor | History, value: ActionValue) -> Tensor:
     """Return what the net says of every action, `[B, A, atoms]`."""
-    return net(obs)[0].unflatten(1, (-1, value.atoms))
+    (out,) = net(obs)
+    return out.view(len(out), -1, value.atoms)
 
 
 def pick(out: Tensor, action: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ class Replay:
         self.size = 0
         self.device = torch.device(device)
         self._on_cpu = self.device.type == "cpu"
+        self._ones = torch.ones(batch_size, device=self.device)
         self._obs_shape, self._frame_shape = shape_of(obs_space), self._frame.shape[1:]
         self._rng = np.random.default_rng(seed)
         self._window = np.arange(1 - frame_stack, 2) * num_envs  # from a transition's row to its k + 1 frames
@@ -205,7 +206,7 @@ class Replay:
             reward=self._to_device(reward),
             discount=self._to_device(discount),
             next_obs=next_obs,
-            weight=torch.ones(len(index), device=self.device),
+            weight=self._ones if len(index) == self.batch_size else torch.ones(len(index), device=self.device),
             index=torch.from_numpy(index),
         )
 
@@ -319,10 +320,8 @@ class Replay:
         self._check_any()
         filled = self._filled()
         index = self._rng.integers(filled, size=count)
-        wrong = (~self.valid[index]).nonzero()[0]
-        while wrong.size:
-            index[wrong] = self._rng.integers(filled, size=wrong.size)
-            wrong = wrong[~self.valid[index[wrong]]]
+        while not (good := self.valid.take(index)).all():
+            index[~good] = self._rng.integers(filled, size=len(index) - np.count_nonzero(good))
         return index
 
     def _filled(self) -> int:

@@ -5,6 +5,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from slm_lab.agent.net import make_net
+from slm_lab.agent.net.build import ALL
 from slm_lab.agent.net.distribution import Distribution, Normal, policy_heads
 from slm_lab.agent.net.history import History
 from slm_lab.spec import NetSpec, SpecError
@@ -67,16 +68,15 @@ class ActorCritic(nn.Module):
         net = self.net if self.shared else self.actor
         if isinstance(obs, History):
             obs = obs.of_net(0, net.state_size)
-        features = net.features(obs)
-        heads = list(net.heads)[:-1] if self.shared else net.heads
-        return self._policy_of([head(features) for head in heads])
+        return self._policy_of(net(obs, slice(-1) if self.shared else ALL))
 
     def value(self, obs: Tensor | History) -> Tensor:
         """Return the values `[B]` of observations `[B, *obs]`."""
         net = self.net if self.shared else self.critic
         if isinstance(obs, History):
             obs = obs.of_net(self.state_size - net.state_size, net.state_size)
-        return net.heads[-1](net.features(obs)).squeeze(-1)
+        (value,) = net(obs, slice(-1, None))
+        return value.squeeze(-1)
 
     def policy_value(self, obs: Tensor | History) -> tuple[Distribution, Tensor]:
         """Return both; a shared body is passed once."""

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.history import History
+from slm_lab.agent.net.numpy_net import MAX_ROWS, NumpyNet
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import BatchRenormSpec, FullyConnected, HydraMLPNet, RecurrentNet
+
+ALL = slice(None)
 
 T = TypeVar("T")
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d)
@@ -57,6 +60,8 @@ class Net(nn.Module):
         super().__init__()
         self.body, self.heads, self.normalize = body, nn.ModuleList(heads), normalize
         self.state_size: int = getattr(body, "state_size", 0)
+        self._may_be_small = not normalize
+        self._in_numpy: NumpyNet | None = None
 
     def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
@@ -65,10 +70,26 @@ class Net(nn.Module):
         x = obs.float()
         return self.body(x / 255 if self.normalize else x)
 
-    def forward(self, obs: Tensor | History) -> list[Tensor]:
-        """Return the output of every head, `[B, out_dim]`."""
+    def forward(self, obs: Tensor | History, heads: slice = ALL) -> list[Tensor]:
+        """Return the outputs of `heads`, `[B, out_dim]` each; to act, a small net gets them from numpy."""
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled() and isinstance(obs, Tensor):
+            small = self._small(obs)
+            if small is not None:
+                return [torch.from_numpy(out) for out in small(obs.numpy(), heads)]
         features = self.features(obs)
-        return [head(features) for head in self.heads]
+        return [head(features) for head in self.heads[heads]]
+
+    def _small(self, obs: Tensor) -> NumpyNet | None:
+        """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
+        if not self._may_be_small or len(obs) > MAX_ROWS or not obs.is_cpu:
+            return None
+        if self._in_numpy is None or not self._in_numpy.valid():
+            try:
+                self._in_numpy = NumpyNet(self.body, self.heads)
+            except TypeError:
+                self._may_be_small = False
+                return None
+        return self._in_numpy
 
 
 def activation_layers(name: str | None, place: str = "hid_layers_activation") -> list[nn.Module]:

@@ -29,11 +29,14 @@ class CompiledStep:
 
     def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], backend: str = "inductor") -> None:
         self.loss, self.nets, self.groups = loss, nets, groups
+        self._states = [_AdamOf(group) for group in groups]
         config: Any = torch._dynamo.config
         config.trace_autograd_ops = True
         # torch keeps graphs by code object, and as it is not to look at the nets, every learner needs one of its own
         step = FunctionType(_step.__code__.replace(), _step.__globals__)
-        options = {"guard_filter_fn": _of_the_batch}
+        options: dict[str, Any] = {"guard_filter_fn": _of_the_batch}
+        if backend == "inductor" and all(p.is_cpu for group in groups for p in group.parameters):
+            options["cpp_wrapper"] = True  # between two kernels, Python would take longer than most of them
         self._step: Callable[..., Any] = torch.compile(step, fullgraph=True, backend=backend, options=options)
 
     def __call__(self, *batch: Any) -> dict[str, Tensor]:
@@ -41,7 +44,7 @@ class CompiledStep:
 
         What cannot be compiled raises an error of any kind, before anything is changed.
         """
-        states = [_adam_state(group) for group in self.groups]
+        states = [state.now() for state in self._states]
         metrics, left = self._step(self.loss, self.nets, self.groups, states, batch)
         norms = [group.step(gradients) for group, gradients in zip(self.groups, left, strict=True) if gradients]
         return metrics | largest([metrics.get("grad_norm"), *norms]) if norms else metrics
@@ -57,16 +60,27 @@ class AdamState(NamedTuple):
     lr: Tensor
 
 
-def _adam_state(group: ParameterGroup) -> AdamState | None:
-    """Return the state of the group's optimiser; None where it is no Adam, or workers share the step."""
-    optimizer = group.optimizer
-    if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
-        return None
-    states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
-    names = AdamState._fields[:-1]
-    columns = ([state[name] for state in states if name in state] for name in names)
-    # a number would be part of the graph, and a schedule changes it
-    return AdamState(*columns, lr=torch.tensor(group.lr, device=states[0]["exp_avg"].device))
+class _AdamOf:
+    """The state of a group's optimiser, looked up again only where another has been loaded."""
+
+    def __init__(self, group: ParameterGroup) -> None:
+        self.group = group
+        self._source: object = None
+        self._state: AdamState | None = None
+
+    def now(self) -> AdamState | None:
+        """Return the state; None where it is no Adam, or workers share the step."""
+        group, optimizer = self.group, self.group.optimizer
+        if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
+            return None
+        if self._state is None or self._source is not optimizer.state:
+            states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
+            columns = ([state[name] for state in states if name in state] for name in AdamState._fields[:-1])
+            # a number would be part of the graph, and a schedule changes it
+            lr = torch.empty((), device=states[0]["exp_avg"].device)
+            self._source, self._state = optimizer.state, AdamState(*columns, lr=lr)
+        self._state.lr.fill_(group.lr)
+        return self._state
 
 
 def _step(

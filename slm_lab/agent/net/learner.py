@@ -197,7 +197,8 @@ def clip(gradients: Gradients, limit: float | None) -> Tensor | None:
     if limit is None:
         return None
     reached = [gradient for gradient in gradients if gradient is not None]
-    norm = nn.utils.get_total_norm(reached)
+    # by default one call for all of them, which no compiler looks into
+    norm = nn.utils.get_total_norm(reached, foreach=False if torch.compiler.is_compiling() else None)
     torch._foreach_mul_(reached, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
