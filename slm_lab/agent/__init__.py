@@ -9,6 +9,7 @@ import torch
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
+from slm_lab.agent.net import Net
 from slm_lab.env import Step, VecEnv
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec
@@ -41,6 +42,10 @@ class Agent:
         with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
             torch.manual_seed(derive_seed(seed, "net"))
             self.algorithm = make_algorithm(spec.agent, setting)
+        for module in self.algorithm.modules.values():
+            for net in module.modules():
+                if isinstance(net, Net):
+                    net.precision = getattr(torch, spec.meta.precision)
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
 

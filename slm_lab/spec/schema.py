@@ -178,6 +178,9 @@ class MetaSpec(Section):
     """Sessions of a trial: the same spec, each with a seed of its own."""
     max_trial: Count | None = None
     """Trials of a search; null: all of a grid, and where nothing is searched."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products inside the nets. bfloat16 is faster on machines that have it, and keeps 3 digits; weights,
+    optimisers, losses and what the nets put out are float32 all the same."""
     seed: Natural | None = None
     """What every random stream derives from; null: drawn once, and written into the run's spec."""
     search_algorithm: Literal["tpe", "random", "grid", "cma-es", "nsga", "pbt"] | None = None

@@ -105,7 +105,18 @@ MEMORIES = {
 }
 
 
-def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max_frame=100_000, env_keys=None, **keys):
+def make_spec(
+    algorithm,
+    env="Wander",
+    *,
+    num_envs=1,
+    net=None,
+    memory=None,
+    max_frame=100_000,
+    env_keys=None,
+    meta=None,
+    **keys,
+):
     """A spec of one of ALGORITHMS, changed by `keys`, on a probe; `net` and `memory` change those parts."""
     part = {**ALGORITHMS[algorithm], **keys}
     default_net = {"type": "MLPNet", "hid_layers": [16], "hid_layers_activation": "tanh", "clip_grad_val": 1.0}
@@ -121,7 +132,7 @@ def make_spec(algorithm, env="Wander", *, num_envs=1, net=None, memory=None, max
     env = {"name": f"probes:{env}", "num_envs": num_envs, "max_frame": max_frame}
     env |= {"action": ACTIONS[algorithm]} if algorithm in ACTIONS else {}
     env |= env_keys or {}
-    return Spec.from_dict("test", {"agent": agent, "env": env})
+    return Spec.from_dict("test", {"agent": agent, "env": env, "meta": meta or {}})
 
 
 class Run:

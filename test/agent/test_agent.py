@@ -9,6 +9,7 @@ import torch
 from agents import ACTIONS, ALGORITHMS, Run, make_spec
 
 from slm_lab.agent import DivergenceError
+from slm_lab.agent.net import Net
 from slm_lab.experiment.checkpoint import Checkpoints
 
 LEARNERS = [name for name in ALGORITHMS if name != "Random"]
@@ -51,6 +52,25 @@ def test_the_seed_decides_everything(algorithm, action):
     if algorithm != "Random":
         assert first.events
         assert not same(other.agent.nets_state(), first.agent.nets_state())
+
+
+GRU = {"type": "RecurrentNet", "cell_type": "GRU", "rnn_hidden_size": 8, "seq_len": 4}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "net"), [(name, {}) for name in ("PPO", "Rainbow", "SAC", "TD3", "CrossQ")] + [("DQN", GRU)]
+)
+def test_with_bfloat16_every_net_rounds_and_what_is_kept_is_float32(algorithm, net):
+    run = Run(make_spec(algorithm, net=net, meta={"precision": "bfloat16"})).train(60)
+    nets = [part for module in run.agent.algorithm.modules.values() for part in module.modules()]
+    assert {part.precision for part in nets if isinstance(part, Net)} == {torch.bfloat16}
+    assert {tensor.dtype for state in run.agent.nets_state().values() for tensor in state.values()} <= {
+        torch.float32,
+        torch.int64,  # how many batches a norm has seen
+    }
+    exact = Run(make_spec(algorithm, net=net)).train(60)
+    assert run.metrics != exact.metrics
+    assert run.metrics[0]["loss"] == pytest.approx(exact.metrics[0]["loss"], rel=0.05)
 
 
 @pytest.mark.parametrize(("algorithm", "action"), EVERYWHERE)

@@ -48,6 +48,7 @@ def trained(spec, frames, backend=None):
         # a bias before a norm by the batch has no gradient but rounding errors, which a small eps makes steps of
         ("CrossQ", {"net": {"optim_spec": {"name": "Adam", "lr": 0.01, "eps": 1e-3}}}),
         ("TD3", {}),
+        ("TD3", {"meta": {"precision": "bfloat16"}}),
     ],
 )
 def test_a_compiled_step_is_the_plain_one(name, keys, warnings):

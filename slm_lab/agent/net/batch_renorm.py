@@ -48,7 +48,7 @@ class BatchRenorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised `x`, of the same shape."""
-        rows = x.movedim(1, -1)  # channels last, so that everything of shape [C] applies
+        rows = x.float().movedim(1, -1)  # channels last, so that everything of shape [C] applies
         if not self.training:
             rows = (rows - self.running_mean) / self.running_std
         else:

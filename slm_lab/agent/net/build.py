@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -54,21 +55,26 @@ class Net(nn.Module):
         body: from `[B, *obs]` float32 to `[B, features]`; a recurrent one, which has a `state_size`, from a `History`.
         heads: one output each.
         normalize: divide observations by 255.
+
+    Attributes:
+        precision: of the products inside, on float32 weights; what is put out is float32.
     """
 
     def __init__(self, body: nn.Module, heads: Sequence[nn.Module], normalize: bool = False) -> None:
         super().__init__()
         self.body, self.heads, self.normalize = body, nn.ModuleList(heads), normalize
         self.state_size: int = getattr(body, "state_size", 0)
+        self.precision = torch.float32
         self._may_be_small = not normalize
         self._in_numpy: NumpyNet | None = None
 
     def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
-        if isinstance(obs, History):
-            return self.body(obs)
-        x = obs.float()
-        return self.body(x / 255 if self.normalize else x)
+        with self._rounding(obs):
+            if isinstance(obs, History):
+                return self.body(obs)
+            x = obs.float()
+            return self.body(x / 255 if self.normalize else x)
 
     def forward(self, obs: Tensor | History, heads: slice = ALL) -> list[Tensor]:
         """Return the outputs of `heads`, `[B, out_dim]` each; to act, a small net gets them from numpy."""
@@ -76,12 +82,19 @@ class Net(nn.Module):
             small = self._small(obs)
             if small is not None:
                 return [torch.from_numpy(out) for out in small(obs.numpy(), heads)]
-        features = self.features(obs)
-        return [head(features) for head in self.heads[heads]]
+        with self._rounding(obs):
+            features = self.features(obs)
+            return [head(features).float() for head in self.heads[heads]]
+
+    def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        device = obs.first.device if isinstance(obs, History) else obs.device
+        return torch.autocast(device.type, self.precision)
 
     def _small(self, obs: Tensor) -> NumpyNet | None:
         """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
-        if not self._may_be_small or len(obs) > MAX_ROWS or not obs.is_cpu:
+        if not self._may_be_small or len(obs) > MAX_ROWS or not obs.is_cpu or self.precision != torch.float32:
             return None
         if self._in_numpy is None or not self._in_numpy.valid():
             try:

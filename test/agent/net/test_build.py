@@ -125,3 +125,17 @@ def test_each_head_has_its_own_activation():
 def test_count_parameters_counts_what_is_trained():
     net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1).requires_grad_(False))
     assert count_parameters(net) == (4 * 3 + 3) + (3 + 3)
+
+
+def test_with_bfloat16_products_are_rounded_and_outputs_are_float32():
+    net = make_net(MLPNet(hid_layers=[], hid_layers_activation="relu"), (64,), [3])
+    obs = torch.rand(5, 64)
+    (exact,) = net(obs)
+    net.precision = torch.bfloat16
+    (rounded,) = net(obs)
+    (head,) = net.heads
+    by_hand = nn.functional.linear(obs.bfloat16(), head.weight.bfloat16(), head.bias.bfloat16())
+    assert_close(rounded, by_hand.float(), rtol=0, atol=0)
+    assert not torch.allclose(rounded, exact, rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():  # what acts is what is trained
+        assert_close(net(obs), [rounded], rtol=0, atol=0)
