@@ -19,7 +19,7 @@ from loguru import logger
 from slm_lab.experiment import graph
 from slm_lab.experiment.baseline import random_baseline
 from slm_lab.experiment.paths import RunPaths
-from slm_lab.lib.files import read_rows, write_json, write_rows
+from slm_lab.lib.files import atomic_write, read_rows, rows_text, write_json
 from slm_lab.lib.stats import bootstrap_ci, iqm
 
 if TYPE_CHECKING:
@@ -249,8 +249,9 @@ def analyze_sessions(paths: RunPaths, spec: "Spec", sessions: Iterable[int], dra
 def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False, draw: bool = True) -> dict[str, Scalars]:
     """Turn the rows of a session into its metrics files and graphs.
 
-    Without a rigorous evaluation the training rows are the evaluation rows as well, so that the layout is complete;
-    then no graph is drawn twice.
+    Without a rigorous evaluation the training rows are the evaluation rows as well, and are copied, so that the layout
+    is complete; then no graph is drawn twice. Rows that are there already are never written over, and where no row is
+    left, nor are the metrics.
 
     Args:
         paths: names a session.
@@ -259,33 +260,35 @@ def analyze_session(paths: RunPaths, baseline: float, rigorous: bool = False, dr
         draw: draw the graphs as well.
 
     Returns:
-        "train" and "eval" → scalar metrics.
+        "train" and "eval" → scalar metrics, NaN where no row is left.
 
     Raises:
         OSError: the session has no rows file.
     """
-    tables = {"train": read_rows(paths.session_df("train"))}
+    tables = {"train": _training_rows(paths, rigorous)}
     if rigorous:
         tables["eval"] = _rows_or_none(paths.session_df("eval"))
     else:
         tables["eval"] = tables["train"]
-        write_rows(paths.session_df("eval"), tables["train"])
+        _copy_rows(tables["train"], paths.session_df("eval"))
     scalars = {}
     for mode, rows in tables.items():
         metrics = session_metrics(rows, baseline)
+        scalars[mode] = metrics.scalar
+        if not _count(rows) and paths.session_metrics(mode).exists():
+            continue
         write_json(paths.session_metrics(mode), {"scalar": metrics.scalar, "local": metrics.local})
         write_json(paths.session_metrics_scalar(mode), metrics.scalar)
         if draw and (mode == "train" or rigorous):
             _draw(graph.draw_session, paths, mode, rows, metrics.local, baseline)
-        scalars[mode] = metrics.scalar
     return scalars
 
 
 def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, draw: bool = True) -> dict[str, Any]:
     """Turn the rows of a trial's sessions into the trial's metrics files and graphs.
 
-    The evaluation rows count where there was a rigorous evaluation, the training rows otherwise. A session without a
-    rows file is left out with a warning.
+    The evaluation rows count where there was a rigorous evaluation, the training rows otherwise. A session without
+    rows is left out with a warning; where all are, nothing is written.
 
     Args:
         paths: names a trial.
@@ -296,8 +299,10 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, dra
     Returns:
         as `trial_metrics`.
     """
-    sessions = _read_sessions(paths, spec, baseline)
+    sessions = _read_sessions(paths, spec, baseline, warn=False)  # a cut line was named when the session was analysed
     metrics = trial_metrics(sessions, baseline)
+    if not sessions:
+        return metrics
     write_json(paths.trial_metrics, metrics)
     write_json(paths.trial_metrics_scalar, metrics["scalar"])
     write_json(paths.trial_metrics_scalar_top, metrics["scalar"])
@@ -323,16 +328,52 @@ def trial_means(paths: RunPaths, spec: Mapping[str, Any]) -> dict[str, tuple[np.
     return {name: align(series, name) for name in graph.RETURNS}
 
 
-def _read_sessions(paths: RunPaths, spec: Mapping[str, Any], baseline: float) -> dict[int, SessionMetrics]:
-    mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
+def _read_sessions(
+    paths: RunPaths, spec: Mapping[str, Any], baseline: float, warn: bool = True
+) -> dict[int, SessionMetrics]:
+    rigorous = bool(spec["meta"].get("rigorous_eval"))
     sessions = {}
     for index in range(spec["meta"].get("max_session", 1)):
-        file = paths.for_session(index).session_df(mode)
-        if file.exists():
-            sessions[index] = session_metrics(read_rows(file), baseline)
-        else:
+        session = paths.for_session(index)
+        file = session.session_df("eval" if rigorous else "train")
+        if not file.exists():
             logger.warning("{}: missing; session {} is left out of the trial's metrics", file, index)
+            continue
+        rows = read_rows(file, warn) if rigorous else _training_rows(session, rigorous, warn)
+        if _count(rows):
+            sessions[index] = session_metrics(rows, baseline)
+        else:
+            logger.warning("{}: no row in it; session {} is left out of the trial's metrics", file, index)
     return sessions
+
+
+def _training_rows(paths: RunPaths, rigorous: bool, warn: bool = True) -> Rows:
+    """Return the training rows of a session; where the file was cut short, those of its copy."""
+    file, other = paths.session_df("train"), paths.session_df("eval")
+    rows = read_rows(file, warn)
+    copy = {} if rigorous or not other.exists() else read_rows(other, warn=False)
+    whole, count = _count(copy), _count(rows)
+    nothing = np.empty(0)
+    same = (
+        np.array_equal(copy.get(name, nothing)[:count], rows.get(name, nothing), equal_nan=True)
+        for name in ("frame", "total_reward")
+    )
+    if whole <= count or not all(same):
+        return rows
+    if warn:
+        logger.warning("{}: only {} of its {} rows; {} has them all, and counts instead", file, count, whole, other)
+    return copy
+
+
+def _copy_rows(rows: Rows, file: Path) -> None:
+    """Copy rows into a file, unless it holds any that are not among them."""
+    text = rows_text(rows)
+    if not file.exists() or text.encode().startswith(file.read_bytes()):
+        atomic_write(file, text)
+
+
+def _count(rows: Rows) -> int:
+    return len(rows.get("frame", ()))
 
 
 def _draw(draw: Callable[..., None], *args: Any) -> None:

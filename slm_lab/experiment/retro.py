@@ -59,7 +59,7 @@ def retro(target: str | Path) -> RetroSummary:
     for trial in sorted(_planned(paths) - trials.keys()):
         _report(summary, f"trial {trial}: no rows of any of its sessions")
     _draw_together(summary)
-    if paths.study.exists():
+    if any(file.exists() for file in (paths.study, paths.trial_data_dict, paths.experiment_df)):
         _rebuild_search(summary)
     logger.info("{}: rebuilt {} sessions of {} trials", paths.folder, summary.sessions, len(summary.trials))
     summary.pngs = graph.draw_run_pngs(paths)
@@ -96,17 +96,21 @@ def _draw_together(summary: RetroSummary) -> None:
 def _rebuild_search(summary: RetroSummary) -> None:
     """Put the metrics into the table of a search again, and draw its graphs; what was tried stands in the table."""
     paths = summary.paths
+    if not paths.study.exists():
+        _report(summary, f"{paths.study}: missing, and not made of rows: the search cannot go on")
+    table, left = paths.trial_data_dict, "the table of the search and its graphs are left as they were"
     try:
         rows = read_table(paths)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        _report(summary, f"{paths.trial_data_dict}: no whole table in it: {error}")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        _report(summary, f"{table}: no whole table in it ({type(error).__name__}: {error}); {left}")
         return
     if not rows:
-        _report(summary, f"{paths.trial_data_dict}: missing")
+        _report(summary, f"{table}: missing; {left}")
         return
-    anew = {trial: metrics["scalar"] for trial, metrics in summary.trials.items()}
     # a trial that failed has no score, whatever its rows say
-    write_table(paths, [row if row.state == FAILED else replace(row, metrics=anew.get(row.trial, {})) for row in rows])
+    anew = {row.trial for row in rows if row.state != FAILED} & summary.trials.keys()
+    scalars = {trial: summary.trials[trial]["scalar"] for trial in anew}
+    write_table(paths, [replace(row, metrics=scalars.get(row.trial, row.metrics)) for row in rows])
     draw_results(paths)
 
 
@@ -114,23 +118,36 @@ def _rebuild_trial(paths: RunPaths, sessions: set[int], summary: RetroSummary) -
     spec = _read_spec(paths, summary)
     if spec is None:
         return
-    baseline = _baseline(spec, paths)
+    baseline, rigorous = _baseline(spec, paths), bool(spec["meta"].get("rigorous_eval"))
     for index in sorted(set(range(spec["meta"].get("max_session", 1))) - sessions):
         summary.problems.append(f"{paths.for_session(index).session_df('train')}: missing")  # analyze_trial warns
     for index in sorted(sessions):
         session = paths.for_session(index)
         try:
-            scalars = analyze_session(session, baseline, rigorous=bool(spec["meta"].get("rigorous_eval")))
+            scalars = analyze_session(session, baseline, rigorous)
         except (OSError, ValueError) as error:
             _report(summary, f"session {index} of trial {paths.trial}: {error}")
             continue
-        summary.sessions += 1
+        summary.sessions += any(not math.isnan(scalar["frame"]) for scalar in scalars.values())
         for mode, scalar in scalars.items():
-            if math.isnan(scalar["total_reward_ma"]):
-                _report(summary, f"{session.session_df(mode)}: no return in its rows")
+            if (mode == "train" or rigorous) and math.isnan(scalar["total_reward_ma"]):
+                _report(summary, _fault(session.session_df(mode), scalar))
     metrics = analyze_trial(paths, spec, baseline)
+    if not metrics["sessions"]:
+        _report(summary, f"trial {paths.trial}: no session of it has a row; its metrics are left as they were")
+        return
     summary.trials[paths.trial] = metrics
     logger.info("{} {}", paths.trial_prefix, metrics_line(metrics["scalar"]))
+
+
+def _fault(file: Path, scalar: Mapping[str, float]) -> str:
+    """Say why a file of rows gives no score."""
+    if not file.exists():
+        return f"{file}: missing"
+    if not math.isnan(scalar["frame"]):
+        return f"{file}: no return in its rows"
+    what = "no whole row in it" if file.stat().st_size else "empty"
+    return f"{file}: {what}; what was made of it before is left as it was"
 
 
 def _read_spec(paths: RunPaths, summary: RetroSummary) -> dict[str, Any] | None:

@@ -134,11 +134,15 @@ class RowWriter:
         self._file.close()
 
 
-def read_rows(path: str | Path) -> dict[str, np.ndarray]:
+def read_rows(path: str | Path, warn: bool = True) -> dict[str, np.ndarray]:
     """Read a CSV file of numbers.
 
     Lines that are no whole row, such as what a crash left of the last one, are left out with a warning that names the
     file. A file without a header gives no columns.
+
+    Args:
+        path: of the file.
+        warn: False where the file has been read before.
 
     Returns:
         column → float64 values [rows], NaN where a cell is empty.
@@ -147,7 +151,7 @@ def read_rows(path: str | Path) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     columns, lines, dropped = _split_rows(Path(path).read_bytes())
-    if dropped:
+    if dropped and warn:
         logger.warning("{}: left out {} line(s) that are no whole row", path, dropped)
     table = np.array([[_number(cell) for cell in line] for line in lines], dtype=np.float64)
     table = table.reshape(len(lines), len(columns))
@@ -156,8 +160,15 @@ def read_rows(path: str | Path) -> dict[str, np.ndarray]:
 
 def write_rows(path: str | Path, columns: Mapping[str, Any]) -> None:
     """Write a CSV file from columns of numbers, atomically; NaN becomes an empty cell."""
+    atomic_write(path, rows_text(columns))
+
+
+def rows_text(columns: Mapping[str, Any]) -> str:
+    """Return columns of numbers as a CSV file has them; no columns are an empty file."""
+    if not columns:
+        return ""
     rows = zip(*columns.values(), strict=True)
-    atomic_write(path, _line(list(columns)) + "".join(_line([_cell(cell) for cell in row]) for row in rows))
+    return _line(list(columns)) + "".join(_line([_cell(cell) for cell in row]) for row in rows)
 
 
 def truncate_rows(path: str | Path, frame: int) -> None:

@@ -103,10 +103,70 @@ def test_half_written_files_are_named_and_the_rest_goes_on(tmp_path, log_message
 
 def test_rows_that_are_spoilt_throughout_cost_one_session(tmp_path, log_messages):
     run = make_run(tmp_path)
-    run.for_session(0).session_df("train").write_bytes(b"\x00" * 512)
+    session = run.for_session(0)
+    session.session_df("train").write_bytes(b"\x00" * 512)
+    session.session_df("eval").unlink()
+    before = session.session_metrics("train").read_bytes()
     summary = retro(run.folder)
     assert summary.trials[0]["over_seeds"]["final_total_reward"]["values"].tolist() == [60.0]
-    assert "dqn_t0_s0_session_df_train.csv" in "".join(log_messages)
+    assert summary.trials[0]["scalar"]["frame"] == 300  # of the first session that has one
+    assert summary.trials[0]["scalar"]["consistency"] == 1.0
+    assert session.session_metrics("train").read_bytes() == before
+    assert summary.sessions == 1
+    assert "dqn_t0_s0_session_df_train.csv: no whole row in it" in "".join(log_messages)
+
+
+@pytest.mark.parametrize("cut", ["", "total_reward,loss,frame,opt_step\n20,0.1,100,0\n30,0.1,2"])
+def test_rows_that_were_cut_short_are_those_of_their_copy(cut, tmp_path, log_messages):
+    run = make_run(tmp_path)
+    before = derived(run)
+    rows = run.for_session(0).session_df("train")
+    rows.write_text(cut)
+    summary = retro(run.folder)
+    assert derived(run) == before
+    assert rows.read_text() == cut
+    assert (summary.sessions, summary.problems) == (2, [])
+    text = "".join(log_messages)
+    assert f"{rows.name}: only {int(bool(cut))} of its 2 rows" in text
+    assert text.count("left out 1 line(s)") == bool(cut)
+
+
+def test_other_evaluation_rows_stay_as_the_run_wrote_them(tmp_path):
+    run = make_run(tmp_path, returns=((20.0, 30.0),))
+    rows = run.for_session(0).session_df("eval")
+    rows.write_text("total_reward,frame\n21,100\n")
+    retro(run.folder)
+    assert rows.read_text() == "total_reward,frame\n21,100\n"
+
+
+def test_a_copy_that_was_made_before_the_run_went_on_is_made_again(tmp_path):
+    run = make_run(tmp_path, returns=((20.0, 30.0),))
+    with run.for_session(0).session_df("train").open("a") as file:
+        file.write("40,0.1,300,2\n")
+    retro(run.folder)
+    files = [run.for_session(0).session_df(mode).read_text() for mode in ("train", "eval")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("rigorous", [0, 4])
+def test_what_no_row_is_left_of_stays_as_it_was_and_is_named(rigorous, tmp_path):
+    run = make_run(tmp_path, returns=((20.0, 30.0),))
+    spec = spec_of(1)
+    spec["meta"]["rigorous_eval"] = rigorous
+    write_json(run.trial_spec, {"dqn": spec})
+    before = derived(run)
+    for mode in ("train", "eval"):
+        run.for_session(0).session_df(mode).write_text("")
+    summary = retro(run.folder)
+    after = derived(run)
+    assert {file for file in before if after[file] != before[file]} == {
+        run.for_session(0).session_df("eval").relative_to(run.folder)
+    }
+    named = [problem.partition(";")[0].rpartition("/")[2] for problem in summary.problems]
+    files = ["train", "eval"] if rigorous else ["train"]
+    assert named == [*(f"dqn_t0_s0_session_df_{mode}.csv: empty" for mode in files), named[-1]]
+    assert "trial 0" in named[-1]
+    assert (summary.sessions, summary.trials) == (0, {})
 
 
 def test_a_trial_without_any_spec_is_left_out(tmp_path):
@@ -203,10 +263,11 @@ def test_a_search_of_the_older_lab_with_files_missing(tmp_path, log_messages):
     info = folder / "info"
     (info / "dqn_cartpole_t1_s0_session_df_train.csv").unlink()
     (info / "dqn_cartpole_t2_s0_session_df_train.csv").write_text(COLUMNS + "\n1,2,3")
+    (info / "dqn_cartpole_t2_s0_session_df_eval.csv").unlink()
     (folder / "dqn_cartpole_t3_spec.json").write_text('{"agent": [')
     summary = retro(folder)
-    assert list(summary.trials) == [0, 2, 3]
-    assert len(summary.problems) == 4  # two of the rows that are none, train and eval
+    assert list(summary.trials) == [0, 3]
+    assert len(summary.problems) == 4  # two of the rows that are none: the file, and that the trial has no other
     text = "".join(log_messages)
     for named in ("trial 1: no rows", "dqn_cartpole_t2_s0_session_df_train.csv", "dqn_cartpole_t3_spec.json"):
         assert named in text

@@ -167,6 +167,25 @@ def test_retro_makes_the_table_and_the_graphs_again(done, tmp_path):
     assert copy.for_trial(3).trial_graph("mean_returns_vs_frames").exists()
 
 
+def test_retro_without_the_study_says_so_and_makes_the_table_from_what_there_is(done, tmp_path, log_messages):
+    copy = RunPaths(shutil.copytree(done.folder, tmp_path / done.folder.name), "tiny")
+    copy.study.unlink()
+    lost, kept = copy.for_trial(1), read_table(copy)
+    for file in copy.info_dir.glob("tiny_t1_s*_session_df_*.csv"):
+        file.write_text("")
+    metrics = lost.trial_metrics.read_bytes()
+    write_table(copy, [row if row.trial == 1 else replace(row, metrics={}) for row in kept])
+    summary = retro(copy.folder)
+    assert read_table(copy) == read_table(done)
+    assert copy.experiment_df.read_text() == done.experiment_df.read_text()
+    assert lost.trial_metrics.read_bytes() == metrics
+    assert f"{copy.study}: missing, and not made of rows" in summary.problems[-1]
+    assert summary.problems[-1] in "".join(log_messages)
+    copy.trial_data_dict.unlink()
+    assert "its graphs are left as they were" in retro(copy.folder).problems[-1]
+    assert copy.experiment_df.read_text() == done.experiment_df.read_text()
+
+
 def test_the_best_is_trained_with_other_and_more_seeds(done):
     spec = best_spec(done)
     assert (spec.name, spec.meta.max_session, spec.search) == ("tiny_best", 4, {})
