@@ -24,7 +24,7 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
 
     spec = load_spec(spec_file, spec_name, sets)
     # heavy, so only for a spec that is well formed
-    from slm_lab.experiment.measure import free_memory, measure
+    from slm_lab.experiment.measure import free_memory, measure, measure_search
     from slm_lab.lib.device import available_cores
 
     size, free = measure(spec), free_memory()
@@ -43,6 +43,7 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
 
         space = SearchSpace(spec)
         space.check()
+        measure_search(spec)
         echo(f"search     {', '.join(parameter.path for parameter in space.parameters)}")
     if free is not None and needed > free:
         raise SpecError(
@@ -99,10 +100,13 @@ def _problem(file: Path, name: str, sets: Sequence[str]) -> str | None:
 
     try:
         specs = load_specs(file, name, sets)
-        from slm_lab.experiment.measure import measure
+        from slm_lab.experiment.measure import measure, measure_search
+        from slm_lab.spec.search_space import SearchSpace
 
         for spec in specs:
-            measure(spec)
+            if spec.search:
+                SearchSpace(spec).check()
+            (measure_search if spec.search else measure)(spec)
     except SpecError as error:
         return str(error)
     except Exception as error:  # whatever an environment may raise: one line, and on to the next

@@ -1,5 +1,6 @@
 """What a session will take: sizes of nets and memory, found without making either."""
 
+import itertools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ import torch
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.memory import memory_nbytes
 from slm_lab.env import make_env
-from slm_lab.spec import AgentSpec, Spec
+from slm_lab.spec import AgentSpec, Spec, SpecError
+from slm_lab.spec.search_space import SearchSpace, show_values
 
 CGROUP = Path("/sys/fs/cgroup")
+MAX_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,21 @@ def measure(spec: Spec) -> Size:
     parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in algorithm.modules.items()}
     parameters = {name: count for name, count in parameters.items() if count}  # running scales have none
     return Size(parameters, sum(plan.memory_bytes))
+
+
+def measure_search(spec: Spec) -> Size:
+    """Measure a spec that searches, and some of the specs that it comes to, in which every end stands at least once.
+
+    Raises:
+        SpecError: one of them is such that `measure` refuses it.
+    """
+    size, space = measure(spec), SearchSpace(spec)
+    for values in itertools.islice(space.each_end(), MAX_TRIED):
+        try:
+            measure(space.apply(values))
+        except SpecError as error:
+            raise SpecError(f"search: with {show_values(values)}: {error}") from None
+    return size
 
 
 def free_memory() -> int | None:

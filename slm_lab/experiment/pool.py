@@ -84,10 +84,10 @@ class Pool(Protocol):
         ...
 
     def measure(self, spec: Spec) -> "Size":
-        """Measure a spec.
+        """Measure a spec that searches, and try some of what it comes to.
 
         Raises:
-            SpecError: it does not fit its environment.
+            SpecError: one of these does not fit its environment, or names what torch does not have.
         """
         ...
 
@@ -124,9 +124,9 @@ class SerialPool:
 
     def measure(self, spec: Spec) -> "Size":
         """Measure a spec here."""
-        from slm_lab.experiment.measure import measure
+        from slm_lab.experiment.measure import measure_search
 
-        return measure(spec)
+        return measure_search(spec)
 
     def submit(self, stretch: Stretch) -> None:
         """Remember it: it runs in `wait`."""
@@ -313,10 +313,10 @@ def _warm_up() -> None:
 
 def _measure(spec: Spec) -> "Size | SpecError":
     _warm_up()
-    from slm_lab.experiment.measure import measure
+    from slm_lab.experiment.measure import measure_search
 
     try:
-        return measure(spec)
+        return measure_search(spec)
     except SpecError as error:  # raised here, it would have Ray's traceback in its text
         return error
 

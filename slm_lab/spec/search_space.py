@@ -194,11 +194,16 @@ class SearchSpace:
         if math.prod(map(len, ends.values())) <= MAX_CORNERS:
             yield from (dict(zip(ends, values, strict=True)) for values in itertools.product(*ends.values()))
             return
-        for turn in range(max(map(len, ends.values()))):
-            yield {path: values[turn % len(values)] for path, values in ends.items()}
+        yield from self.each_end()
         draw = random.Random(0)  # noqa: S311 - no secret
         for _ in range(MAX_CORNERS):
             yield {path: draw.choice(values) for path, values in ends.items()}
+
+    def each_end(self) -> Iterator[dict[str, Any]]:
+        """Yield few combinations in which every end stands at least once."""
+        ends = {parameter.path: parameter.ends for parameter in self.parameters}
+        for turn in range(max(map(len, ends.values()))):
+            yield {path: values[turn % len(values)] for path, values in ends.items()}
 
 
 def show_values(values: Mapping[str, Any]) -> str:

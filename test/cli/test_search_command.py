@@ -84,3 +84,19 @@ def test_check_says_what_is_searched(search_file, tmp_path, capsys):
     assert main(["check", search_file, "wide"]) == 0
     assert "search     agent.algorithm.gamma" in capsys.readouterr().out
     assert main(["check", search_file, "wide", "-s", "search.agent.algorithm.gamma__uniform=[1,2]"]) == 2
+
+
+def test_what_torch_does_not_take_is_refused_before_the_search(search_file, tmp_path, capsys):
+    wrong = ["-s", "search.agent.net.optim_spec.lrr__loguniform=[1e-4,1e-2]"]
+    assert main(["check", search_file, "wide", *wrong]) == 2
+    assert "lrr 0.0001: agent.net.optim_spec.lrr: unknown key" in capsys.readouterr().err
+    assert main(["check", search_file, "--all", *wrong]) == 2
+    assert "lrr 0.0001: agent.net.optim_spec.lrr: unknown key" in capsys.readouterr().out
+    assert main([search_file, "wide", "search", "--serial", "--data", str(tmp_path), *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "lrr 0.0001: agent.net.optim_spec.lrr: unknown key" in said
+    assert "trial 0" not in said
+    assert not list(tmp_path.glob("wide_*"))
+    every = ["-s", 'search.agent.net.optim_spec.name__choice=["Adam","SGD","Adamm"]']
+    assert main([search_file, "wide", "search", "--serial", "--data", str(tmp_path), *every]) == 2
+    assert 'name "Adamm": ' in capsys.readouterr().err
