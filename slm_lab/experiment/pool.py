@@ -4,6 +4,7 @@ Both run the same function, `run_stretch`. A session that is run again goes on f
 not know what became of a process that died: Ray runs the stretch again, on another machine if need be.
 """
 
+import socket
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 RETRIES = 3
 WAIT_SECONDS = 0.2
+CONNECT_SECONDS = 5.0
 MANY = 10**9
 
 
@@ -184,6 +186,7 @@ class RayPool:
     def _begin(self, modules: Iterable[str]) -> None:
         keys: dict[str, Any] = {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
         if self.address is not None:
+            _refuse_silence(self.address)
             keys = {"address": self.address, "runtime_env": {"py_modules": _files_of(modules)}}
         tries = 1 + RETRIES if self.address is None else 1
         # Ray puts a handler of SIGTERM in the place of ours, which ends the program at once
@@ -319,6 +322,19 @@ def _measure(spec: Spec) -> "Size | SpecError":
         return measure_search(spec)
     except SpecError as error:  # raised here, it would have Ray's traceback in its text
         return error
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise if nobody listens at an address; Ray itself would try for minutes. "auto" and the like name no port."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:  # the latter: no such port
+        raise SpecError(
+            f"--ray-address {address}: nothing answers there ({error}); is it the one that `ray start --head` printed?"
+        ) from error
 
 
 def _holds(machine: dict[str, float], cpu: float, gpu: float) -> int:

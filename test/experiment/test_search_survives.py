@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -198,11 +199,22 @@ def test_a_cluster_that_loses_a_machine(tmp_path):
     assert any("resumed at frame" in log for log in logs)
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_listens_is_refused_before_ray_begins(scheme, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda **_keys: pytest.fail("Ray begins"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(SpecError, match=f"--ray-address {address}: nothing answers there .*refused"):
+        RayPool(address=address)
+
+
 @pytest.mark.parametrize(
     ("address", "text"),
     [
         (None, "Ray does not begin on this machine, try --serial: no raylet"),
-        ("10.0.0.1:6379", "--ray-address 10.0.0.1:6379: Ray does not answer: no raylet"),
+        ("auto", "--ray-address auto: Ray does not answer: no raylet"),
     ],
 )
 def test_where_ray_does_not_answer_the_remedy_is_named(address, text, monkeypatch):
