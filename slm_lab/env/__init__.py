@@ -17,6 +17,7 @@ from gymnasium.spaces import Box
 from loguru import logger
 
 from slm_lab.env.gym_backend import GymVecEnv
+from slm_lab.env.native_backend import FROM_ENVS, CartPoleVecEnv, is_cart_pole
 from slm_lab.env.registry import find_env, is_atari, make_single, register_wrapper
 from slm_lab.env.vec_env import Episode, EpisodeStats, Step, VecEnv
 from slm_lab.env.wrappers import (
@@ -89,6 +90,11 @@ def make_spaces(spec: "EnvSpec") -> tuple[Box, gym.Space]:
 def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None) -> VecEnv:
     if spec.backend not in ("auto", "gymnasium"):
         raise SpecError(f'env.backend: {spec.name} does not run on {spec.backend!r}; use "auto" or "gymnasium"')
+    plain = not (spec.kwargs or spec.wrappers or spec.image_downsize or render_mode)
+    if spec.backend == "auto" and plain and count >= FROM_ENVS and is_cart_pole(found):
+        return CartPoleVecEnv(
+            found, count, seed, min(limit for limit in (found.max_episode_steps, spec.max_t) if limit)
+        )
     built = [
         make_single(found, spec.name, spec.kwargs, spec.wrappers, render_mode if index == 0 else None)
         for index in range(count)

@@ -160,7 +160,7 @@ class GymVecEnv(VecEnv):
         lengths = self.stats.running_length
         self._origins = [{} for _ in self.envs]
         for i in range(self.num_envs):
-            if str(i) not in state["envs"] or not self._replay_one(i, state["envs"][str(i)], obs):
+            if str(i) not in state.get("envs", {}) or not self._replay_one(i, state["envs"][str(i)], obs):
                 return False
         if not np.array_equal(obs, state["obs"]):
             return False
