@@ -5,7 +5,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from slm_lab.experiment.evaluate import evaluate
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths
+from slm_lab.experiment.profiling import PHASES, bottleneck, profiler
 from slm_lab.experiment.signals import StopRequest
 from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
@@ -43,8 +43,6 @@ this share of the time: a replay memory of gigabytes is not written every few se
 STEPS_TO_JUDGE = 100
 STEPS_TO_COMPILE = 50_000
 """Gradient steps of each learner. A step that is compiled saves 0.2 ms or more, and to compile takes about 10 s."""
-
-PHASES = ("env", "act", "memory", "learn")
 
 
 class Session:
@@ -103,11 +101,14 @@ class Session:
                 self._restore()
                 if self.compiled:
                     self.agent.compile()
-                with self._profiler() as profiler:
+                profile = self.options.profile if self.index == 0 else "false"
+                with profiler(profile, self.paths, self.env, self.agent) as told:
                     try:
-                        self._loop(profiler)
+                        self._loop(told)
                     except DivergenceError as error:
                         raise self._env_is_broken() or error from None
+                if profile != "false" and any(self._spent_in_all.values()):
+                    logger.info("session {}: {}", self.index, bottleneck(self._spent_in_all))
                 self._end_together()
                 if self.clock.frame != self._saved_frame:
                     if self.stop.requested:
@@ -153,11 +154,12 @@ class Session:
         self._weights_at_start = self._weights() if self.mode == "dev" else None
         self._next_save, self._saved_frame = 0.0, -1
         self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), 0, math.nan
-        self._spent = dict.fromkeys(PHASES, 0.0)
+        self._spent = dict.fromkeys(PHASES, 0.0)  # seconds since the last log row
+        self._spent_in_all = dict.fromkeys(PHASES, 0.0)
 
     # --- the loop
 
-    def _loop(self, profiler: Any) -> None:
+    def _loop(self, profile: Any) -> None:
         env, agent, clock, spent = self.env, self.agent, self.clock, self._spent
         num_envs, max_frame = env.num_envs, self.spec.env.max_frame
         log_every, eval_every = self.spec.meta.log_frequency, self.spec.meta.eval_frequency
@@ -178,8 +180,8 @@ class Session:
             if agent.ready(clock.frame):
                 self._add(agent.update(clock.frame))
                 clock.opt_step = agent.opt_steps if self.shared is None else self.shared.opt_step
-                if profiler is not None:
-                    profiler.step()
+                if profile is not None:
+                    profile.step()
             learned = now()
             spent["act"] += acted - start
             spent["env"] += stepped - acted
@@ -243,6 +245,8 @@ class Session:
             self._log_tensorboard(row)
         self.totals.clear()
         self.env.stats.drain()
+        for phase, seconds in self._spent.items():
+            self._spent_in_all[phase] += seconds
         self._spent.update(dict.fromkeys(PHASES, 0.0))
         self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), self.clock.frame, row["fps"]
 
@@ -477,21 +481,3 @@ class Session:
             name: [parameter.detach().clone() for group in learner.groups for parameter in group.parameters]
             for name, learner in learners.items()
         }
-
-    def _profiler(self) -> AbstractContextManager[Any]:
-        if self.options.profile == "false" or self.index != 0:
-            return nullcontext()
-        from torch.profiler import ProfilerActivity, profile, schedule
-
-        wanted = {"cpu": [ProfilerActivity.CPU], "gpu": [ProfilerActivity.CUDA]}
-        folder = self.paths.log_dir / "profiler"
-        folder.mkdir(exist_ok=True)
-
-        def write(profiler: Any) -> None:
-            profiler.export_chrome_trace(str(folder / f"{self.paths.session_prefix}_trace.json"))
-
-        return profile(
-            activities=wanted.get(self.options.profile, [*wanted["cpu"], *wanted["gpu"]]),
-            schedule=schedule(wait=5, warmup=2, active=20, repeat=1),
-            on_trace_ready=write,
-        )

@@ -1,12 +1,15 @@
 """A session from the first frame to the last."""
 
+import json
 import math
+import re
 
 import pytest
 from lab_runs import begin, make_spec, newest, rows, run_and_stop, run_session, same
 
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.profiling import bottleneck
 from slm_lab.experiment.session import Session
 from slm_lab.lib.files import read_rows
 from slm_lab.spec import SpecError
@@ -123,11 +126,20 @@ def test_dev_mode_warns_of_nets_that_do_not_learn(tmp_path, log_messages):
     assert any("no parameter of net has changed" in line for line in log_messages)
 
 
-def test_a_profile_is_written(tmp_path):
+def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, log_messages):
     spec = make_spec("DoubleDQN", max_frame=400)
     paths = begin(tmp_path, spec)
     run_session(spec, paths, options=RunOptions(profile="cpu"))
-    assert (paths.log_dir / "profiler" / "tiny_t0_s0_trace.json").stat().st_size > 1000
+    trace = json.loads((paths.log_dir / "profiler" / "tiny_t0_s0_trace.json").read_text())
+    marks = {event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"}
+    assert {"Agent.act", "GymVecEnv.step", "Agent.observe", "Agent.update"} <= marks
+    (line,) = [line for line in log_messages if " % " in line]
+    assert re.search(r"session 0: \d\d % (act|env|memory|learn): .*env\.num_envs|GPU", line)
+
+
+def test_the_bottleneck_is_what_took_longest():
+    assert bottleneck({"act": 1.0, "env": 6.2, "memory": 0.8, "learn": 2.0}).startswith("62 % env: more environments")
+    assert bottleneck({"act": 1.0, "env": 1.0, "memory": 0.0, "learn": 2.0}).startswith("50 % learn: --torch-compile")
 
 
 @pytest.mark.parametrize(
