@@ -155,7 +155,7 @@ def read_result(paths: RunPaths) -> Result:
     if scored and frames < env["max_frame"]:
         notes.append(f"stopped at {frames_text(frames)} of {frames_text(env['max_frame'])} frames")
     if derived.get("mode") == "search":
-        notes.append("a trial of a search, chosen by this very score; train it with `slm-lab best RUN --train`")
+        notes.append(_search_note(paths))
     elif derived.get("mode", "train") != "train":
         notes.append(f"a run in mode {derived['mode']}")
     if derived and not derived.get("git_commit"):
@@ -180,6 +180,16 @@ def read_result(paths: RunPaths) -> Result:
         run=paths.folder.name,
         notes=tuple(notes),
     )
+
+
+def _search_note(paths: RunPaths) -> str:
+    try:
+        best = best_trial(paths).trial
+    except (SpecError, OSError, ValueError, KeyError):  # no trial has come to a score, or the table is gone
+        return "a trial of a search"
+    if best != paths.trial:
+        return f"a trial of a search, whose best is trial {best}"
+    return "a trial of a search, chosen by this very score; train it with `slm-lab best RUN --train`"
 
 
 def spec_of(paths: RunPaths) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from slm_lab.experiment.graph import FRAMES
 from slm_lab.lib.files import atomic_write, file_word
 from slm_lab.lib.plot import GREY, PALETTE, Interval, Line, draw_pngs, interval_figure, line_figure, write_html
 from slm_lab.lib.stats import iqm_score, mean_score
-from slm_lab.lib.table import csv_table, markdown_table, text_table
+from slm_lab.lib.table import counted, csv_table, markdown_table, text_table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -83,7 +83,7 @@ def tables(summary: Summary) -> list[Table]:
             for name, found in sorted(summary.aggregates.items(), key=lambda item: -float(item[1]["IQM"].value))
         ]
         made.append(
-            Table(f"Across {_count(len(comparison.shared), 'environment')}, normalised", ["", *STATISTICS], rows)
+            Table(f"Across {counted(len(comparison.shared), 'environment')}, normalised", ["", *STATISTICS], rows)
         )
     if summary.improvements:
         pairs = [[f"{x} > {y}", _text(found, 2)] for (x, y), found in summary.improvements.items()]
@@ -257,7 +257,3 @@ def _text(found: Estimate, digits: int) -> str:
     value, low, high = (float(part) for part in (found.value, found.low, found.high))
     interval = NONE if math.isnan(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
     return f"{value:.{digits}f} {interval}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

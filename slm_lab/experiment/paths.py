@@ -215,7 +215,8 @@ def new_run(data_dir: str | Path, spec_name: str) -> RunPaths:
     try:
         paths = RunPaths(_new_folder(data_dir, spec_name), spec_name)
     except OSError as error:
-        raise SpecError(f"--data {data_dir}: no run can be written there: {error.strerror}") from error
+        remedy = "name a folder that can be written, e.g. --data data"
+        raise SpecError(f"--data {data_dir}: no run can be written there: {error.strerror}; {remedy}") from error
     for sub in (paths.info_dir, paths.model_dir, paths.graph_dir, paths.log_dir):
         sub.mkdir()
     _point_latest(data_dir, paths.folder.name)

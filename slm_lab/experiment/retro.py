@@ -14,6 +14,7 @@ from slm_lab.experiment.analysis import analyze_session, analyze_trial, metrics_
 from slm_lab.experiment.baseline import baseline_key, random_baseline, stored_baseline
 from slm_lab.experiment.paths import RunPaths, find_run, read_spec
 from slm_lab.experiment.search_results import FAILED, draw_results, read_table, write_table
+from slm_lab.lib.table import counted
 from slm_lab.spec.errors import SpecError
 
 
@@ -61,7 +62,8 @@ def retro(target: str | Path) -> RetroSummary:
     _draw_together(summary)
     if any(file.exists() for file in (paths.study, paths.trial_data_dict, paths.experiment_df)):
         _rebuild_search(summary)
-    logger.info("{}: rebuilt {} sessions of {} trials", paths.folder, summary.sessions, len(summary.trials))
+    what = f"{counted(summary.sessions, 'session')} of {counted(len(summary.trials), 'trial')}"
+    logger.info("{}: rebuilt {}", paths.folder, what)
     summary.pngs = graph.draw_run_pngs(paths)
     return summary
 

@@ -41,7 +41,9 @@ from slm_lab.lib.files import cut_partial_line, read_rows, write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.shell import command_line
+from slm_lab.lib.table import counted
 from slm_lab.spec import Spec, SpecError, load_spec
+from slm_lab.spec.schema import SearchResources
 from slm_lab.spec.search_space import SearchSpace, show_values
 
 if TYPE_CHECKING:
@@ -178,14 +180,8 @@ class Search:
         setup_logger(self.options.log_level, *logs)
         try:
             with stop_on_signals() as stop:
-                pool = self._pool(stop, logs)
-                try:
-                    self._announce(pool)
-                    write_json(self.paths.spec, {self.spec.name: self.spec.to_dict()})
-                    self.study = self._open_study()
-                    self._search(pool, stop)
-                finally:
-                    pool.close()
+                if not self._is_done():
+                    self._work(stop, logs)
             rows = self._results()
             if stop.requested:
                 raise Interrupted(f"stopped and saved; go on with: {self.resume_command()}")
@@ -196,6 +192,29 @@ class Search:
         finally:
             setup_logger(self.options.log_level)
 
+    def _work(self, stop: StopRequest, logs: list[Path]) -> None:
+        pool = self._pool(stop, logs)
+        try:
+            self._announce(pool)
+            write_json(self.paths.spec, {self.spec.name: self.spec.to_dict()})
+            self.study = self._open_study()
+            self._search(pool, stop)
+        finally:
+            pool.close()
+
+    def _is_done(self) -> bool:
+        """Tell whether a search that is to go on has come to its end already, and say so."""
+        if self.resume is None:
+            return False
+        self.study = self._open_study()
+        ended = self._finished()
+        if ended < self.count or any(trial.state.name == "RUNNING" for trial in self.study.get_trials(deepcopy=False)):
+            return False
+        logger.info(
+            "nothing is left to do: {} have ended, of {} that were asked for", counted(ended, "trial"), self.count
+        )
+        return True
+
     def resume_command(self) -> str:
         """Return the command that goes on with this search."""
         words = ["slm-lab", self.paths.spec, self.spec.name, f"search@{self.paths.folder}"]
@@ -205,12 +224,17 @@ class Search:
         return command_line(*words, *flags)
 
     def _pool(self, stop: StopRequest, logs: list[Path]) -> Pool:
+        resources, net = self.meta.search_resources, self.spec.agent.net
+        without = net is None or net.gpu is False
         if self.serial:
+            if resources != SearchResources():
+                logger.warning("meta.search_resources: counts for nothing with --serial, where sessions run one by one")
             return SerialPool(stop, logs)
+        if without and resources.gpu:
+            why = "there is no net" if net is None else "agent.net.gpu is false"
+            logger.warning("meta.search_resources: gpu {:g} counts for nothing, as {}", resources.gpu, why)
         logger.info("Ray begins, and its workers import what sessions need")
-        resources = self.meta.search_resources
-        gpu = 0.0 if self.spec.agent.net is None or self.spec.agent.net.gpu is False else resources.gpu
-        return RayPool(resources.cpu, gpu, self.address, modules_of(self.spec))
+        return RayPool(resources.cpu, 0.0 if without else resources.gpu, self.address, modules_of(self.spec))
 
     def _refuse_another_search(self) -> None:
         """Raise if a search that goes on is to be another one."""
@@ -527,7 +551,7 @@ class Search:
         models = (min(pool.slots, self.count * sessions) + kept * sessions) * per_session
         rows = self.count * sessions * (frames / self.meta.log_frequency) * BYTES_PER_ROW
         disk, usage = models + rows, shutil.disk_usage(self.paths.folder)
-        product = f"{self.count} trials × {sessions} session{'s' * (sessions != 1)} × {frames:,} frames"
+        product = f"{counted(self.count, 'trial')} × {counted(sessions, 'session')} × {frames:,} frames"
         total = f"{self.count * sessions * frames:,} frames"
         lines = [
             f"search: {product} = {total}, by {self.algorithm}{self._scheduler_text()}",
@@ -552,7 +576,7 @@ class Search:
         seconds = [seconds for paths in first if (seconds := _newest(paths, "train", "wall_t")) > 0]
         if not seconds:
             return "known after the first trial"
-        left = (self.count - len(read_table(self.paths))) * self.meta.max_session * float(np.mean(seconds))
+        left = max(0, self.count - len(read_table(self.paths))) * self.meta.max_session * float(np.mean(seconds))
         return f"about {duration(left / pool.slots)} left"
 
     def _log_trial(self, row: Row, best: list[Row]) -> None:

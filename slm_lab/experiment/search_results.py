@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from slm_lab.experiment.paths import RunPaths, read_spec
 from slm_lab.lib.files import atomic_write, read_json, write_json
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.shell import command_line
-from slm_lab.lib.table import csv_table, text_table
+from slm_lab.lib.table import counted, csv_table, text_table
 from slm_lab.spec import Spec, SpecError, load_spec
 from slm_lab.spec.search_space import short_names, show_value, show_values
 
@@ -133,11 +134,11 @@ def print_search(paths: RunPaths, resume_command: str) -> None:
 
 
 def print_best(paths: RunPaths) -> None:
-    """Print the best trial of a search: its spec, and what it came to."""
+    """Print the best trial of a search: its spec on stdout, which may be a file, and what it came to on stderr."""
     row = best_trial(paths)
     trial = paths.for_trial(row.trial)
     print(trial.trial_spec.read_text(), end="")  # noqa: T201
-    print("\n".join(_best_lines(paths, row)))  # noqa: T201
+    print("\n".join(_best_lines(paths, row)), file=sys.stderr)  # noqa: T201
 
 
 def _search_lines(paths: RunPaths, resume_command: str) -> Iterator[str]:
@@ -149,7 +150,8 @@ def _search_lines(paths: RunPaths, resume_command: str) -> Iterator[str]:
     shown = [*best[:SHOWN], *[row for row in rows if row.state == FAILED][:SHOWN]]
     yield text_table(head, ([str(row.trial), *_shown(row, names), row.state] for row in shown)).rstrip()
     counts = {state: sum(row.state == state for row in rows) for state in (COMPLETE, PRUNED, FAILED)}
-    yield f"{len(rows)} trials: {counts[COMPLETE]} complete, {counts[PRUNED]} pruned, {counts[FAILED]} failed"
+    ended = f"{counts[COMPLETE]} complete, {counts[PRUNED]} pruned, {counts[FAILED]} failed"
+    yield f"{counted(len(rows), 'trial')}: {ended}"
     yield ""
     yield from _best_lines(paths, best[0])
     yield f"table      {paths.experiment_df_top}"
@@ -191,7 +193,7 @@ def draw_results(paths: RunPaths, study: "optuna.Study | None" = None) -> None:
     rows = read_table(paths)
     params = sorted({path for row in rows for path in row.params})
     names = short_names(params)
-    title = f"{paths.spec_name} · {len(rows)} trials"
+    title = f"{paths.spec_name} · {counted(len(rows), 'trial')}"
     scored = [row for row in rows if math.isfinite(row.metrics.get(STRENGTH, math.nan))]
     if not scored:
         return

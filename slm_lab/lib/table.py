@@ -28,3 +28,8 @@ def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
     return "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip()
+
+
+def counted(number: int, what: str) -> str:
+    """Write how many there are: `counted(1, "trial")` is "1 trial"."""
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -44,10 +44,10 @@ def test_it_reports_and_goes_on_to_more_trials(search_file, folder, capsys):
 
 def test_the_best_is_printed_played_and_trained(search_file, folder, capsys, tmp_path):
     assert main(["best", str(folder)]) == 0
-    printed = capsys.readouterr().out
-    spec = json.loads(printed.partition("\nbest ")[0])["wide"]
+    printed = capsys.readouterr()
+    spec = json.loads(printed.out)["wide"]
     assert spec["search"] == {}
-    assert f"gamma {spec['agent']['algorithm']['gamma']:.4g}" in printed
+    assert re.search(rf"best       trial \d: gamma {spec['agent']['algorithm']['gamma']:.4g}", printed.err)
     assert main([search_file, "wide", f"enjoy@{folder}", "--episodes", "1"]) == 0
     assert "episode 1: score" in capsys.readouterr().out
     assert main(["best", str(folder), "--train", "--data", str(tmp_path), "-s", "meta.max_session=1"]) == 0

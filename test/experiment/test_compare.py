@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from made_runs import made_run
 
-from slm_lab.experiment.compare import aggregates, at_frames, compare, efficiency_curves, improvements, profiles
+from slm_lab.experiment.compare import (
+    aggregates,
+    at_frames,
+    compare,
+    efficiency_curves,
+    estimate,
+    improvements,
+    profiles,
+)
 from slm_lab.experiment.comparison_page import Summary, terminal_text, write_all
 from slm_lab.lib.plot import read_figure
-from slm_lab.lib.stats import iqm
+from slm_lab.lib.stats import iqm, mean_score
 from slm_lab.spec import SpecError
 
 
@@ -189,6 +197,18 @@ def test_one_seed_has_no_interval(tmp_path):
     assert "100.0 –" in terminal_text(Summary(compare([str(tmp_path)])))
 
 
+def test_few_seeds_are_named_where_the_interval_goes_from_the_worst_to_the_best(tmp_path):
+    made_run(tmp_path, "x", flat(1, 2, 4), label="three")
+    made_run(tmp_path, "y", flat(1, 2, 3, 4), label="four")
+    made_run(tmp_path, "z", flat(7), label="one")
+    comparison = compare([str(tmp_path)])
+    (note,) = (note for note in comparison.notes if "seeds" in note)
+    assert note.startswith("three: with fewer than 4 seeds ")
+    three, four = (estimate(mean_score, [comparison.scores[name]["CartPole-v1"]]) for name in ("three", "four"))
+    assert (three.low, three.high) == (1, 4)
+    assert 1 < four.low < four.high < 4
+
+
 def test_what_is_missing_is_said(data, references, log_messages):
     only(data, "ppo_a").joinpath("info/ppo_a_t0_s1_session_df_eval.csv").write_text("")
     next(only(data, "dqn_b").glob("info/*trial_metrics.json")).unlink()
@@ -201,7 +221,7 @@ def test_what_is_missing_is_said(data, references, log_messages):
 @pytest.mark.parametrize(
     ("content", "say"),
     [
-        (None, "cannot be read"),
+        (None, "cannot be read: No such file or directory; write"),
         ("[1", "cannot be read"),
         ("[1]", "environment: score"),
         ('{"A": "high"}', "environment: score"),

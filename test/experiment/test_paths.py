@@ -58,7 +58,7 @@ def test_new_run_makes_its_folders_and_is_the_latest(tmp_path):
 def test_where_nothing_can_be_written_is_an_error_that_names_it(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(
-        SpecError, match=rf"--data .*{name}: no run can be written there: (File exists|Not a directory)"
+        SpecError, match=rf"--data .*{name}: no run can be written there: (File exists|Not a directory); name a"
     ):
         new_run(tmp_path / name, "dqn")
 

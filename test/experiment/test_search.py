@@ -21,6 +21,7 @@ from slm_lab.experiment.paths import RunPaths
 from slm_lab.experiment.retro import retro
 from slm_lab.experiment.search import Search
 from slm_lab.experiment.search_results import best_session, best_spec, best_trial, read_table, write_table
+from slm_lab.experiment.signals import StopRequest
 from slm_lab.experiment.trial import Interrupted, TrialError
 from slm_lab.lib import plot
 from slm_lab.lib.plot import read_figure
@@ -102,7 +103,10 @@ def test_a_search_counts_by_its_best_trial(done):
     assert any(note.startswith("a trial of a search, chosen by this very score") for note in result.notes)
     (_, compared) = compare([str(done.folder)]).results[0]
     assert compared == result
-    assert find_result(done.for_trial(2).trial_spec).trial == 2
+    other = next(row.trial for row in read_table(done) if row.trial != found.trial)
+    paths = find_result(done.for_trial(other).trial_spec)
+    assert paths.trial == other
+    assert f"a trial of a search, whose best is trial {found.trial}" in read_result(paths).notes
 
 
 def test_the_table_has_the_strongest_first(done):
@@ -214,6 +218,39 @@ def test_more_trials_extend_a_search_that_was_done(tmp_path):
     assert len({row.params[GAMMA] for row in rows}) == 3
     serial(spec.with_meta(max_trial=3), tmp_path, resume=paths.folder)  # nothing is left to do
     assert read_table(paths) == rows
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_search_that_is_done_says_so_and_begins_nothing(count, done, tmp_path, capsys, monkeypatch):
+    copy = RunPaths(shutil.copytree(done.folder, tmp_path / done.folder.name), "tiny")
+    monkeypatch.setattr(Search, "_pool", lambda *_: pytest.fail("it begins"))
+    spec = searched(meta={"max_session": 2, "max_trial": count})
+    rows = Search(spec, tmp_path, resume=copy.folder).run()
+    assert sorted(rows, key=lambda row: row.trial) == read_table(done)
+    assert f"nothing is left to do: 4 trials have ended, of {count} that were asked for" in capsys.readouterr().err
+    assert copy.spec.read_text() == done.spec.read_text()
+
+
+@pytest.mark.parametrize(
+    ("net", "serially", "said"),
+    [
+        ({"gpu": False}, False, "meta.search_resources: gpu 1 counts for nothing, as agent.net.gpu is false"),
+        ({"gpu": "auto"}, False, ""),
+        ({"gpu": "auto"}, True, "meta.search_resources: counts for nothing with --serial"),
+    ],
+)
+def test_what_is_asked_of_gpus_in_vain_is_named(net, serially, said, monkeypatch, log_messages):
+    from slm_lab.experiment import search
+
+    asked = []
+    monkeypatch.setattr(search, "RayPool", lambda *keys: asked.append(keys[:2]))
+    spec = make_spec(net=net, meta={"max_trial": 1, "search_resources": {"gpu": 1}})
+    spec = Spec.from_dict("tiny", spec.to_dict() | {"search": SPACE})
+    Search(spec, serial=serially)._pool(StopRequest(), [])
+    assert asked == ([] if serially else [(1, 0.0 if net["gpu"] is False else 1)])
+    text = "".join(log_messages)
+    assert said in text
+    assert ("counts for nothing" in text) == bool(said)
 
 
 def test_a_search_that_goes_on_keeps_its_spec(done, tmp_path):

@@ -1,4 +1,4 @@
-from slm_lab.lib.table import csv_table, markdown_table, text_table
+from slm_lab.lib.table import counted, csv_table, markdown_table, text_table
 
 
 def test_markdown_keeps_bars_within_their_cell():
@@ -10,6 +10,10 @@ def test_text_is_aligned_and_has_no_trailing_blanks():
         "           mean\nPPO           1\nDQN-long    200\n"
     )
     assert text_table(["a"], []) == "a\n"
+
+
+def test_one_is_no_plural():
+    assert [counted(count, "trial") for count in range(3)] == ["0 trials", "1 trial", "2 trials"]
 
 
 def test_csv_quotes_what_it_must():
