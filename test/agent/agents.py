@@ -138,9 +138,9 @@ def make_spec(
 class Run:
     """An agent with its environment, after `frame` frames; `events` are the frames at which it learned."""
 
-    def __init__(self, spec, seed=0):
+    def __init__(self, spec, seed=0, device=None):
         self.env = make_env(spec.env, seed)
-        self.agent = Agent(spec, self.env, seed)
+        self.agent = Agent(spec, self.env, seed, device)
         self.frame, self.events, self.metrics, self.actions = 0, [], [], []
         self.obs = self.env.reset()
 

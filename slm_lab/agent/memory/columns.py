@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from slm_lab.spec.errors import SpecError
 
@@ -37,16 +38,17 @@ def plan_bytes(plan: Plan) -> int:
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in plan.values())
 
 
-def allocate(plan: Plan) -> dict[str, np.ndarray]:
-    """Make the arrays of `plan`, zeroed.
+def allocate(plan: Plan, pinned: bool = False) -> dict[str, np.ndarray]:
+    """Make the arrays of `plan`, zeroed; pinned ones reach a GPU several times faster, and stay in memory.
 
-    The system hands out their pages when they are first written; ask `plan_bytes` beforehand whether there is room.
+    The system hands out the pages of others when they are first written; ask `plan_bytes` whether there is room.
 
     Raises:
         SpecError: there is none.
     """
     try:
-        return {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.items()}
+        columns = {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.items()}
+        return {name: torch.from_numpy(x).pin_memory().numpy() for name, x in columns.items()} if pinned else columns
     except MemoryError as error:
         gigabytes = plan_bytes(plan) / 1e9
         raise SpecError(

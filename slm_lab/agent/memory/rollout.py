@@ -43,7 +43,8 @@ class _OnPolicyMemory:
         self, obs_space: gym.Space, action_space: gym.Space, num_envs: int, rows: int, device: torch.device | str
     ) -> None:
         self.device = torch.device(device)
-        self._column = allocate(self.plan(obs_space, action_space, num_envs, rows))
+        plan = self.plan(obs_space, action_space, num_envs, rows)
+        self._column = allocate(plan, pinned=self.device.type == "cuda")
         self._t = 0
         self._final_obs: list[np.ndarray] = []  # of the episodes that ended, in the order in which they did
 

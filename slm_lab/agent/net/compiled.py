@@ -1,6 +1,7 @@
 """A gradient step as one graph of `torch.compile`."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -35,8 +36,10 @@ class CompiledStep:
         # torch keeps graphs by code object, and as it is not to look at the nets, every learner needs one of its own
         step = FunctionType(_step.__code__.replace(), _step.__globals__)
         options: dict[str, Any] = {"guard_filter_fn": _of_the_batch}
-        if backend == "inductor" and all(p.is_cpu for group in groups for p in group.parameters):
-            options["cpp_wrapper"] = True  # between two kernels, Python would take longer than most of them
+        self._on_cpu = all(parameter.is_cpu for group in groups for parameter in group.parameters)
+        if backend == "inductor":
+            # between two kernels, Python would take longer than most of them
+            options |= {"cpp_wrapper": True} if self._on_cpu else {"triton.cudagraphs": True}
         self._step: Callable[..., Any] = torch.compile(step, fullgraph=True, backend=backend, options=options)
 
     def __call__(self, *batch: Any) -> dict[str, Tensor]:
@@ -46,6 +49,8 @@ class CompiledStep:
         """
         states = [state.now() for state in self._states]
         metrics, left = self._step(self.loss, self.nets, self.groups, states, batch)
+        if not self._on_cpu:  # a CUDA graph writes them there again
+            metrics = {name: value.clone() for name, value in metrics.items()}
         norms = [group.step(gradients) for group, gradients in zip(self.groups, left, strict=True) if gradients]
         return metrics | largest([metrics.get("grad_norm"), *norms]) if norms else metrics
 
@@ -67,6 +72,7 @@ class _AdamOf:
         self.group = group
         self._source: object = None
         self._state: AdamState | None = None
+        self._lr = 0.0
 
     def now(self) -> AdamState | None:
         """Return the state; None where it is no Adam, or workers share the step."""
@@ -75,11 +81,15 @@ class _AdamOf:
             return None
         if self._state is None or self._source is not optimizer.state:
             states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
-            columns = ([state[name] for state in states if name in state] for name in AdamState._fields[:-1])
+            columns = [[state[name] for state in states if name in state] for name in AdamState._fields[:-1]]
             # a number would be part of the graph, and a schedule changes it
-            lr = torch.empty((), device=states[0]["exp_avg"].device)
-            self._source, self._state = optimizer.state, AdamState(*columns, lr=lr)
-        self._state.lr.fill_(group.lr)
+            lr = torch.zeros((), device=states[0]["exp_avg"].device)
+            for tensor in (*chain(*columns), lr):
+                torch._dynamo.mark_static_address(tensor)  # a CUDA graph need not copy it
+            self._source, self._state, self._lr = optimizer.state, AdamState(*columns, lr=lr), 0.0
+        if group.lr != self._lr:
+            self._lr = group.lr
+            self._state.lr.fill_(self._lr)
         return self._state
 
 
