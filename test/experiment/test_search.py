@@ -515,7 +515,7 @@ def test_it_says_what_it_will_take(tmp_path):
         patch.setattr(search.logger, "info", lambda text, *rest: said.append(text.format(*rest)))
         serial(searched(meta=meta), tmp_path)
     text = "\n".join(said)
-    assert "1 trials × 2 sessions × 600 frames = 1,200 frames, by tpe" in text
+    assert "1 trial × 2 sessions × 600 frames = 1,200 frames, by tpe" in text
     assert "asha stops trials early, at frames 100, 200, 400" in text
     assert "1 session at once, in this process" in text
     assert "MB free" in text
