@@ -1,6 +1,5 @@
 """DQN in one file (Mnih et al. 2015, Nature 518): see the package for the modes."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,39 +7,19 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bench.meter import Meter
-from bench.scripts.parts import Buffer, FunctionalUpdate, make_net
+from bench.scripts.parts import Buffer, make_net, make_step
 from bench.works import DQN_EPSILON_END, DQN_EPSILON_FRAMES, DQN_MAX_GRAD_NORM, DQN_TARGET_EVERY, Work
 
 
-def dqn_loss(work: Work, net: Any, target: Any, *batch: Tensor) -> Tensor:
+def dqn_loss(work: Work, target: nn.Module, net: Any, *batch: Tensor) -> Tensor:
     """Return the loss of a batch of `Buffer.sample`."""
     obs, next_obs, action, reward, alive = batch
     with torch.no_grad():
         wanted = reward + work.gamma * alive * target(next_obs).amax(1)
     q = net(obs).gather(1, action.unsqueeze(1)).squeeze(1)
     return nn.functional.smooth_l1_loss(q, wanted)
-
-
-def make_update(net: nn.Module, target: nn.Module, work: Work, mode: str) -> Callable[..., Any]:
-    """Return what takes one gradient step on a batch."""
-    if mode == "functional":
-
-        def loss(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-            return dqn_loss(work, partial(functional_call, net, parameters), target, *batch)
-
-        return FunctionalUpdate(net, loss, work.lr, max_norm=DQN_MAX_GRAD_NORM)
-    optimizer = torch.optim.Adam(net.parameters(), work.lr, fused=True)
-
-    def update(*batch: Tensor) -> None:
-        optimizer.zero_grad()
-        dqn_loss(work, net, target, *batch).backward()
-        nn.utils.clip_grad_norm_(net.parameters(), DQN_MAX_GRAD_NORM)
-        optimizer.step()
-
-    return torch.compile(update) if mode == "compiled" else update
 
 
 def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
@@ -52,7 +31,8 @@ def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
     net, target = (make_net((obs_dim, *work.hidden), actions) for _ in range(2))
     target.load_state_dict(net.state_dict())
     target.requires_grad_(False)
-    update = make_update(net, target, work, mode)
+    loss = partial(dqn_loss, work, target)
+    update = make_step(net, loss, mode, work.lr, max_norm=DQN_MAX_GRAD_NORM)
     greedy = torch.compile(net) if mode == "compiled" else net
     buffer = Buffer(work.buffer_size, obs_dim, (), np.int64)
     obs, _ = env.reset(seed=0)

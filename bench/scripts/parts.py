@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -55,26 +56,50 @@ class Buffer:
         return [torch.from_numpy(column[rows]) for column in self.columns]
 
 
-class FunctionalUpdate:
-    """Minimises `loss(parameters, *batch)` by Adam; changes the parameters of `module` in place.
+def make_step(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    mode: str,
+    lr: float,
+    eps: float = 1e-8,
+    max_norm: float | None = None,
+) -> Callable[..., Any]:
+    """Return what takes one gradient step on a batch, by Adam.
 
     Args:
-        module: what is trained.
-        loss: function of the parameters by name and a batch; returns a scalar.
+        net: what is trained.
+        loss: function of `net`, or of what stands in its place, and of a batch; returns a scalar.
+        mode: of the package.
         lr: learning rate.
         eps: of Adam.
         max_norm: of the gradient; None for no clipping.
     """
+    if mode == "functional":
+
+        def of_parameters(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
+            return loss(lambda *inputs: functional_call(net, parameters, inputs), *batch)
+
+        return FunctionalStep(net, of_parameters, lr, eps, max_norm)
+    parameters = list(net.parameters())
+    optimizer = torch.optim.Adam(parameters, lr, eps=eps, fused=True)
+
+    def step(*batch: Tensor) -> None:
+        optimizer.zero_grad()
+        loss(net, *batch).backward(inputs=parameters)
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimizer.step()
+
+    return torch.compile(step) if mode == "compiled" else step
+
+
+class FunctionalStep:
+    """A step as a function of parameters and Adam's state, so that it is one graph; see `make_step`."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        loss: Callable[..., Tensor],
-        lr: float,
-        eps: float = 1e-8,
-        max_norm: float | None = None,
+        self, net: nn.Module, loss: Callable[..., Tensor], lr: float, eps: float, max_norm: float | None
     ) -> None:
-        self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        self.parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
         self.mean = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.square = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.count = torch.zeros(())

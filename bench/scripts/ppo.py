@@ -1,6 +1,5 @@
 """PPO in one file (Schulman et al. 2017, arXiv:1707.06347): see the package for the modes."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Normal
-from torch.func import functional_call
 
 from bench.meter import Meter
-from bench.scripts.parts import FunctionalUpdate, make_net, orthogonal
+from bench.scripts.parts import make_net, make_step, orthogonal
 from bench.works import GAE_LAMBDA, PPO_ADAM_EPS, PPO_MAX_GRAD_NORM, STICKY, VALUE_COEF, Work
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -50,10 +48,10 @@ class Agent(nn.Module):
         self.critic = make_net(sizes, 1, activation, 1.0)
         self.log_std = None if self.discrete else nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits or means [B, A], and values [B]."""
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return logits or means [B, A], the log standard deviations [A] of actions that have any, and values [B]."""
         features = self.body(obs.float() * self.scale)
-        return self.actor(features), self.critic(features).squeeze(-1)
+        return self.actor(features), self.log_std, self.critic(features).squeeze(-1)
 
 
 def policy_of(out: Tensor, log_std: Tensor | None) -> Distribution:
@@ -66,37 +64,17 @@ def joint(x: Tensor) -> Tensor:
     return x if x.dim() == 1 else x.sum(-1)
 
 
-def ppo_loss(work: Work, net: Any, policy_of: Any, *batch: Tensor) -> Tensor:
+def ppo_loss(work: Work, net: Any, *batch: Tensor) -> Tensor:
     """Return the loss of a minibatch: obs, action, old log-probability, advantage, target of the value."""
     obs, action, old, advantage, target = batch
-    out, value = net(obs)
-    policy = policy_of(out)
+    *out, value = net(obs)
+    policy = policy_of(*out)
     ratio = (joint(policy.log_prob(action)) - old).exp()
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     clipped = ratio.clamp(1 - work.clip_eps, 1 + work.clip_eps)
     policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
     value_loss = (value - target).square().mean()
     return policy_loss + VALUE_COEF * value_loss - work.entropy_coef * joint(policy.entropy()).mean()
-
-
-def make_update(agent: Agent, work: Work, mode: str) -> Callable[..., Any]:
-    """Return what takes one gradient step on a minibatch."""
-    if mode == "functional":
-
-        def loss(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-            net = partial(functional_call, agent, parameters)
-            return ppo_loss(work, net, partial(policy_of, log_std=parameters.get("log_std")), *batch)
-
-        return FunctionalUpdate(agent, loss, work.lr, eps=PPO_ADAM_EPS, max_norm=PPO_MAX_GRAD_NORM)
-    optimizer = torch.optim.Adam(agent.parameters(), work.lr, eps=PPO_ADAM_EPS, fused=True)
-
-    def update(*batch: Tensor) -> None:
-        optimizer.zero_grad()
-        ppo_loss(work, agent, partial(policy_of, log_std=agent.log_std), *batch).backward()
-        nn.utils.clip_grad_norm_(agent.parameters(), PPO_MAX_GRAD_NORM)
-        optimizer.step()
-
-    return torch.compile(update) if mode == "compiled" else update
 
 
 def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
@@ -106,11 +84,11 @@ def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
     Distribution.set_default_validate_args(False)
     envs = make_envs(work, threads)
     agent = Agent(work, envs)
-    update = make_update(agent, work, mode)
+    update = make_step(agent, partial(ppo_loss, work), mode, work.lr, PPO_ADAM_EPS, PPO_MAX_GRAD_NORM)
 
     def act(obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        out, value = agent(obs)
-        policy = policy_of(out, agent.log_std)
+        *out, value = agent(obs)
+        policy = policy_of(*out)
         action = policy.sample()
         return action, joint(policy.log_prob(action)), value
 
@@ -133,7 +111,7 @@ def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
                 move = action.numpy() if agent.discrete else action.clamp(-1, 1).numpy()
                 obs[t + 1], reward[t], terminated, truncated, _ = envs.step(move)
                 done[t] = terminated | truncated
-            value[steps] = agent(torch.from_numpy(obs[steps]))[1].numpy()
+            value[steps] = agent(torch.from_numpy(obs[steps]))[-1].numpy()
         advantage, trace = np.zeros_like(reward), np.zeros(count, np.float32)
         for t in reversed(range(steps)):
             alive = work.gamma * (1 - done[t])

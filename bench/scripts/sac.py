@@ -1,6 +1,5 @@
 """Soft Actor-Critic in one file (Haarnoja et al. 2018, arXiv:1812.05905): see the package for the modes."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -9,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
-from torch.func import functional_call
 
 from bench.meter import Meter
-from bench.scripts.parts import Buffer, FunctionalUpdate, make_net
+from bench.scripts.parts import Buffer, make_net, make_step
 from bench.works import SAC_POLYAK, Work
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -76,25 +74,6 @@ class Nets:
         return loss - (log_alpha * (log_prob.detach() + self.target_entropy)).mean()
 
 
-def make_step(net: nn.Module, loss: Callable[..., Tensor], lr: float, mode: str) -> Callable[..., Any]:
-    """Return what takes one gradient step of `net` on a batch."""
-    if mode == "functional":
-
-        def of_parameters(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-            return loss(lambda *inputs: functional_call(net, parameters, inputs), *batch)
-
-        return FunctionalUpdate(net, of_parameters, lr)
-    parameters = list(net.parameters())
-    optimizer = torch.optim.Adam(parameters, lr, fused=True)
-
-    def step(*batch: Tensor) -> None:
-        optimizer.zero_grad()
-        loss(net, *batch).backward(inputs=parameters)
-        optimizer.step()
-
-    return torch.compile(step) if mode == "compiled" else step
-
-
 def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
     """Train until the meter ends it."""
     torch.set_num_threads(threads)
@@ -104,7 +83,7 @@ def run(work: Work, meter: Meter, threads: int, mode: str) -> None:
     obs_dim, actions = env.observation_space.shape[0], env.action_space.shape[0]
     nets = Nets(work, obs_dim, actions)
     pairs = ((nets.critics, nets.critic_loss), (nets.policy, nets.policy_loss))
-    steps = [make_step(net, loss, work.lr, mode) for net, loss in pairs]
+    steps = [make_step(net, loss, mode, work.lr) for net, loss in pairs]
     act = torch.compile(nets.policy) if mode == "compiled" else nets.policy
     buffer = Buffer(work.buffer_size, obs_dim, (actions,), np.float32)
     obs, _ = env.reset(seed=0)

@@ -78,28 +78,28 @@ def ppo_keys(work: Work, net: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def dqn_keys(work: Work, net: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of DQN."""
+def replay_keys(work: Work, net: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of what learns from a replay."""
     return {
         "buffer_size": work.buffer_size,
         "learning_starts": work.learning_starts,
         "train_freq": 1,
         "gradient_steps": 1,
+        "policy_kwargs": net,
+    }
+
+
+def dqn_keys(work: Work, net: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of DQN."""
+    return {
+        **replay_keys(work, net),
         "target_update_interval": DQN_TARGET_EVERY,
         "exploration_fraction": DQN_EPSILON_FRAMES / work.max_frame,
         "exploration_final_eps": DQN_EPSILON_END,
         "max_grad_norm": DQN_MAX_GRAD_NORM,
-        "policy_kwargs": net,
     }
 
 
 def sac_keys(work: Work, net: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of SAC."""
-    return {
-        "buffer_size": work.buffer_size,
-        "learning_starts": work.learning_starts,
-        "train_freq": 1,
-        "gradient_steps": 1,
-        "tau": SAC_POLYAK,
-        "policy_kwargs": net,
-    }
+    return {**replay_keys(work, net), "tau": SAC_POLYAK}
