@@ -11,8 +11,8 @@ import torch
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.memory import memory_nbytes
 from slm_lab.env import make_env
-from slm_lab.spec import AgentSpec, Spec, SpecError
-from slm_lab.spec.search_space import SearchSpace, show_values
+from slm_lab.spec import AgentSpec, Spec
+from slm_lab.spec.search_space import SearchSpace
 
 CGROUP = Path("/sys/fs/cgroup")
 MAX_TRIED = 16
@@ -77,14 +77,10 @@ def measure_search(spec: Spec) -> Size:
     """Measure a spec that searches, and some of the specs that it comes to, in which every end stands at least once.
 
     Raises:
-        SpecError: one of them is such that `measure` refuses it.
+        SpecError: `measure` refuses the spec itself, or what one of the ends comes to, whatever the other values are.
     """
     size, space = measure(spec), SearchSpace(spec)
-    for values in itertools.islice(space.each_end(), MAX_TRIED):
-        try:
-            measure(space.apply(values))
-        except SpecError as error:
-            raise SpecError(f"search: with {show_values(values)}: {error}") from None
+    space.refuse_bad(itertools.islice(space.each_end(), MAX_TRIED), lambda values: measure(space.apply(values)))
     return size
 
 

@@ -20,7 +20,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -31,6 +31,10 @@ from slm_lab.spec.schema import Spec
 from slm_lab.spec.variables import set_path
 
 MAX_CORNERS = 256
+DRAWN = 50
+"""Combinations at random that tell the share of those that make no spec."""
+OTHERS = 20
+"""Combinations that a value must fail with, to be bad by itself."""
 TAIL = 1e-6
 """A normal number is drawn as its quantile between this and one minus this."""
 SEARCHED = ("agent", "env")
@@ -177,16 +181,61 @@ class SearchSpace:
         return Spec.from_dict(self.spec.name, raw)
 
     def check(self) -> None:
-        """Make the spec at the corners of the space, so that no trial fails for what could be known before.
+        """Make the specs at the corners of the space, and some at random, before a trial fails for what they show.
+
+        Where only some combinations make none, a warning tells how many.
 
         Raises:
-            SpecError: one of them is none.
+            SpecError: with one of the ends there is no spec, whatever the other values are; or with none at random.
         """
-        for values in self.corners():
-            try:
-                self.apply(values)
-            except SpecError as error:
-                raise SpecError(f"search: with {show_values(values)}: {error}") from None
+        self.refuse_bad(self.corners(), self.apply)
+        failed = [(values, error) for values in self.drawn(DRAWN) if (error := _error(self.apply, values))]
+        if not failed:
+            return
+        text = f"with {show_values(failed[0][0])}: {failed[0][1]}"
+        if len(failed) == DRAWN:
+            raise SpecError(f"search: {text}")
+        from loguru import logger  # only where there is something to say: it takes a while to import
+
+        share = f"{len(failed)} of {DRAWN} combinations drawn at random make no spec; such trials fail"
+        logger.warning("search: {}, e.g. {}", share, text)
+
+    def refuse_bad(
+        self, combinations: Iterable[Mapping[str, Any]], attempt: Callable[[Mapping[str, Any]], object]
+    ) -> None:
+        """Try some combinations; one that fails for its values together is let pass, as others will do.
+
+        Args:
+            combinations: each path → value.
+            attempt: takes one, and raises a SpecError where it fails.
+
+        Raises:
+            SpecError: one of them has a value that fails with other values as well.
+        """
+        good: set[tuple[str, str]] = set()
+        failed: list[tuple[Mapping[str, Any], SpecError]] = []
+        for values in combinations:
+            if error := _error(attempt, values):
+                failed.append((values, error))
+            else:
+                good |= {(path, repr(value)) for path, value in values.items()}
+        others = list(self.drawn(OTHERS)) if failed else []
+        for values, error in failed:
+            for path, value in values.items():
+                if (path, repr(value)) in good:
+                    continue
+                if all(_error(attempt, other | {path: value}) for other in others):
+                    raise SpecError(f"search: with {show_values(values)}: {error}")
+                good.add((path, repr(value)))
+
+    def drawn(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yield combinations at random, the same ones every time."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(count):
+            yield self.suggest(study.ask())
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Yield the combinations of all ends; where they are too many, each end at least once, and some at random."""
@@ -226,6 +275,14 @@ def short_names(paths: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
 def show_value(value: Any) -> str:
     """Write a value in few characters."""
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _error(attempt: Callable[[Mapping[str, Any]], object], values: Mapping[str, Any]) -> SpecError | None:
+    try:
+        attempt(values)
+    except SpecError as error:
+        return error
+    return None
 
 
 # --- from key and arguments to a parameter

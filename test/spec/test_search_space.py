@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from itertools import pairwise
 from statistics import NormalDist
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loguru import logger
 
 from slm_lab.spec import Spec, SpecError, load_spec
 from slm_lab.spec.search_space import MAX_CORNERS, SearchSpace, short_names, show_values
@@ -186,12 +188,52 @@ def test_what_no_spec_comes_of_is_found_before_it_begins(search, text):
     assert "-s" not in str(error.value)
 
 
-def test_mistakes_between_two_parameters_are_found_too():
+MINIBATCH, HORIZON = "agent.algorithm.minibatch_size", "agent.algorithm.time_horizon"
+
+
+def ppo_space(search):
     raw = load_spec("benchmark/ppo/ppo_cartpole.json", "ppo_cartpole").to_dict()
-    sizes = {"agent.algorithm.minibatch_size__choice": [32, 64], "agent.algorithm.time_horizon__choice": [32, 24]}
-    envs = raw["env"] | {"num_envs": 4}
-    with pytest.raises(SpecError, match=r"with minibatch_size 64, time_horizon 24: "):
-        SearchSpace(Spec.from_dict("ppo", raw | {"env": envs, "search": sizes})).check()
+    algorithm = raw["agent"]["algorithm"] | {"time_horizon": 32, "minibatch_size": 64}
+    agent = raw["agent"] | {"algorithm": algorithm}
+    return SearchSpace(Spec.from_dict("ppo", raw | {"agent": agent, "env": raw["env"] | {"num_envs": 4}} | search))
+
+
+@pytest.mark.parametrize(
+    ("search", "example"),
+    [
+        ({f"{MINIBATCH}__qrandint": [32, 128, 32]}, "minibatch_size 96: "),  # within the range
+        ({f"{MINIBATCH}__choice": [32, 64], f"{HORIZON}__choice": [32, 24]}, "minibatch_size 64, time_horizon 24: "),
+    ],
+)
+def test_where_some_combinations_make_no_spec_their_share_is_named(search, example):
+    lines = []
+    sink = logger.add(lines.append, format="{message}")
+    ppo_space({"search": search}).check()
+    logger.remove(sink)
+    (said,) = lines
+    (count,) = re.findall(r"search: (\d+) of 50 combinations drawn at random make no spec; such trials fail", said)
+    assert int(count) == pytest.approx(50 / 4, abs=8)
+    assert f"e.g. with {example}" in said
+
+
+def test_an_end_that_fits_nothing_and_ranges_that_do_not_meet_are_refused():
+    with pytest.raises(SpecError, match=r"search: with minibatch_size 48, time_horizon 32: .*48"):
+        ppo_space({"search": {f"{MINIBATCH}__choice": [32, 48], f"{HORIZON}__choice": [32, 64]}}).check()
+    # both ends fit, and hardly anything between them
+    with pytest.raises(SpecError, match=r"search: with minibatch_size \d+: "):
+        ppo_space({"search": {f"{MINIBATCH}__randint": [64, 129]}}).check()
+
+
+def test_what_fails_with_one_value_only_is_let_pass():
+    def attempt(values):
+        tried.append(values)
+        if values["env.num_envs"] == 1 and values[GAMMA] == 0:
+            raise SpecError("together")
+
+    tried = []
+    space = SearchSpace(spec_of({"env.num_envs__choice": [1, 2], f"{GAMMA}__uniform": [0, 1]}))
+    space.refuse_bad(space.each_end(), attempt)
+    assert len(tried) > 2
 
 
 def test_every_corner_or_where_they_are_many_every_end():
