@@ -24,9 +24,12 @@ def epsilon_greedy(q: Tensor, epsilon: float, generator: torch.Generator) -> Ten
         Actions, `[N]` int64.
     """
     num_envs, num_actions = q.shape
-    explore = torch.rand(num_envs, generator=generator, device=q.device) < epsilon
-    uniform = torch.randint(num_actions, (num_envs,), generator=generator, device=q.device)
-    return torch.where(explore, uniform, greedy(q))
+    coins = torch.rand(num_envs, generator=generator, device=q.device).tolist()
+    explore = [env for env, coin in enumerate(coins) if coin < epsilon]
+    action = greedy(q)
+    if explore:
+        action[explore] = torch.randint(num_actions, (len(explore),), generator=generator, device=q.device)
+    return action
 
 
 def boltzmann(q: Tensor, tau: float, generator: torch.Generator) -> Tensor:
