@@ -23,6 +23,7 @@ from slm_lab.experiment.signals import StopRequest
 from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
 from slm_lab.lib.files import RowWriter, truncate_rows
+from slm_lab.lib.matmul import choose_matmul
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec, SpecError
 
@@ -140,6 +141,8 @@ class Session:
         if spec.meta.distributed:  # so that the mean over the workers is that of the last episodes of all
             self.env.stats.window = max(1, self.env.stats.window // spec.meta.max_session)
         self.agent = Agent(spec, self.env, self.seed, device)
+        if device.type == "cpu":
+            choose_matmul(self.agent.algorithm.modules.values())
         self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
         self.shared: Shared | None = None
         self.clock = Clock()
