@@ -332,8 +332,9 @@ def _refuse_silence(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:  # the latter: no such port
+        why = getattr(error, "strerror", None) or error
         raise SpecError(
-            f"--ray-address {address}: nothing answers there ({error}); is it the one that `ray start --head` printed?"
+            f"--ray-address {address}: nothing answers there ({why}); is it the one that `ray start --head` printed?"
         ) from error
 
 
