@@ -300,6 +300,7 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, dra
         as `trial_metrics`.
     """
     sessions = _read_sessions(paths, spec, baseline, warn=False)  # a cut line was named when the session was analysed
+    _name_left_out(paths, spec, sessions)
     metrics = trial_metrics(sessions, baseline)
     if not sessions:
         return metrics
@@ -314,7 +315,9 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, dra
     return metrics
 
 
-def trial_means(paths: RunPaths, spec: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def trial_means(
+    paths: RunPaths, spec: Mapping[str, Any], warn: bool = True
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read the curves of a trial: "mean_returns" and "mean_returns_ma" → frames [N] and values [sessions, N].
 
     Sessions without a return are left out.
@@ -322,29 +325,38 @@ def trial_means(paths: RunPaths, spec: Mapping[str, Any]) -> dict[str, tuple[np.
     Args:
         paths: names a trial.
         spec: as of `analyze_trial`.
+        warn: False where the trial has just been analysed, and what is missing was named.
     """
-    sessions = _read_sessions(paths, spec, baseline=0.0).values()
-    series = [session.local for session in sessions if session.local["frames"].size]
+    sessions = _read_sessions(paths, spec, baseline=0.0, warn=warn)
+    if warn:
+        _name_left_out(paths, spec, sessions)
+    series = [session.local for session in sessions.values() if session.local["frames"].size]
     return {name: align(series, name) for name in graph.RETURNS}
 
 
 def _read_sessions(
     paths: RunPaths, spec: Mapping[str, Any], baseline: float, warn: bool = True
 ) -> dict[int, SessionMetrics]:
+    """Return session index → metrics; sessions without rows are left out."""
     rigorous = bool(spec["meta"].get("rigorous_eval"))
     sessions = {}
     for index in range(spec["meta"].get("max_session", 1)):
         session = paths.for_session(index)
         file = session.session_df("eval" if rigorous else "train")
-        if not file.exists():
-            logger.warning("{}: missing; session {} is left out of the trial's metrics", file, index)
-            continue
-        rows = read_rows(file, warn) if rigorous else _training_rows(session, rigorous, warn)
-        if _count(rows):
-            sessions[index] = session_metrics(rows, baseline)
-        else:
-            logger.warning("{}: no row in it; session {} is left out of the trial's metrics", file, index)
+        if file.exists():
+            rows = read_rows(file, warn) if rigorous else _training_rows(session, rigorous, warn)
+            if _count(rows):
+                sessions[index] = session_metrics(rows, baseline)
     return sessions
+
+
+def _name_left_out(paths: RunPaths, spec: Mapping[str, Any], sessions: Mapping[int, SessionMetrics]) -> None:
+    mode = "eval" if spec["meta"].get("rigorous_eval") else "train"
+    for index in range(spec["meta"].get("max_session", 1)):
+        if index not in sessions:
+            file = paths.for_session(index).session_df(mode)
+            what = "no row in it" if file.exists() else "missing"
+            logger.warning("{}: {}; session {} is left out of the trial's metrics", file, what, index)
 
 
 def _training_rows(paths: RunPaths, rigorous: bool, warn: bool = True) -> Rows:

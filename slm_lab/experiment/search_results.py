@@ -231,7 +231,7 @@ def _draw_curves(paths: RunPaths, rows: list[Row]) -> None:
     curves = {}
     for row in rows:
         trial = paths.for_trial(row.trial)
-        means = trial_means(trial, read_spec(trial.trial_spec))
+        means = trial_means(trial, read_spec(trial.trial_spec), warn=False)
         if means["mean_returns"][0].size:
             curves[f"trial {row.trial}"] = means
     graph.draw_search(paths, curves)

@@ -179,7 +179,11 @@ def test_retro_without_the_study_says_so_and_makes_the_table_from_what_there_is(
         file.write_text("")
     metrics = lost.trial_metrics.read_bytes()
     write_table(copy, [row if row.trial == 1 else replace(row, metrics={}) for row in kept])
+    cut = copy.for_trial(0).for_session(0).session_df("train")
+    with cut.open("a") as file:
+        file.write("1,2")
     summary = retro(copy.folder)
+    assert "".join(log_messages).count(f"{cut}: left out 1 line(s)") == 1
     assert read_table(copy) == read_table(done)
     assert copy.experiment_df.read_text() == done.experiment_df.read_text()
     assert lost.trial_metrics.read_bytes() == metrics
