@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any
 
-import psutil
-
 from bench.machine import describe
 from bench.report import table_of
 
@@ -24,12 +22,17 @@ REPLAYS = (10_000, 100_000, 1_000_000)
 FLAT_FRAMES = 2_000_000
 
 
-def main() -> None:
-    """Measure, and print the tables; or be the process of one measurement."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read a command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, help="where to write the JSON")
-    given = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure, and print the tables; or be the process of one measurement."""
+    given = parse(sys.argv[1:])
     if given.one:
         print(json.dumps(session(**json.loads(given.one))))  # noqa: T201
         return
@@ -83,13 +86,15 @@ def in_a_process(file: str, name: str, changes: Mapping[str, Any]) -> list[list[
 
 def session(file: str, name: str, changes: Mapping[str, Any]) -> list[tuple[int, float, int]]:
     """Run a session; return (frame, seconds of training, resident bytes) about twice a second."""
+    from psutil import Process
+
     from slm_lab.experiment.paths import new_run
     from slm_lab.experiment.session import Session
     from slm_lab.spec import load_spec
 
     sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     spec = load_spec(str(SPECS / f"{file}.json"), name, sets).with_meta(seed=0)
-    points, process = [], psutil.Process()
+    points, process = [], Process()
 
     def report(frame: int, *_: float) -> None:
         points.append((frame, time.perf_counter(), process.memory_info().rss))

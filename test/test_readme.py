@@ -12,6 +12,7 @@ import pytest
 from hub_server import running_hub
 
 import bench.__main__ as bench
+from bench import scale
 from slm_lab.cli import main, retro_main
 
 HUB = find_spec("huggingface_hub") is not None  # an extra
@@ -82,6 +83,8 @@ def run(words, monkeypatch):
                 return retro_main(rest)
             case ["uv", "run", "--group", "bench", "python", "-m", "bench", *rest]:
                 bench.parse(rest)  # what it does is tested in test/bench
+            case ["uv", "run", "--group", "bench", "python", "-m", "bench.scale", *rest]:
+                scale.parse(rest)
                 return 0
     raise AssertionError(f"do not know how to test: {shlex.join(words)}")
 

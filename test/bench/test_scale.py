@@ -2,9 +2,8 @@
 
 import pytest
 
-pytest.importorskip("psutil", reason="psutil is of the dependency group bench")
-
 from bench import scale
+from bench.sides import installed
 
 
 def test_the_cost_is_of_the_frames_since_the_warm_up():
@@ -19,6 +18,7 @@ def test_growth_is_the_slope_after_the_first_quarter(monkeypatch):
     assert scale.memory() == {"resident": 106.0, "growth": pytest.approx(0.01 * 1e6)}
 
 
+@pytest.mark.skipif(not installed("psutil"), reason="psutil is of the dependency group bench")
 def test_one_measurement_is_a_real_session():
     changes = {"env.max_frame": 6000, "env.num_envs": 8}
     points = scale.in_a_process("ppo", "ppo_cartpole", changes)
