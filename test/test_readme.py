@@ -83,6 +83,7 @@ def run(words, monkeypatch):
                 return retro_main(rest)
             case ["uv", "run", "--group", "bench", "python", "-m", "bench", *rest]:
                 bench.parse(rest)  # what it does is tested in test/bench
+                return 0
             case ["uv", "run", "--group", "bench", "python", "-m", "bench.scale", *rest]:
                 scale.parse(rest)
                 return 0

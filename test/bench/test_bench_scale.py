@@ -18,6 +18,7 @@ def test_growth_is_the_slope_after_the_first_quarter(monkeypatch):
     assert scale.memory() == {"resident": 106.0, "growth": pytest.approx(0.01 * 1e6)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not installed("psutil"), reason="psutil is of the dependency group bench")
 def test_one_measurement_is_a_real_session():
     changes = {"env.max_frame": 6000, "env.num_envs": 8}
