@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.machine import describe
 from bench.report import table_of
+from bench.sides.lab import SPECS
 
-SPECS = Path(__file__).parent / "specs"
 ENVIRONMENTS = (1, 8, 32, 128, 512)
 TRANSITIONS = 1024
 """Of a rollout, whatever the number of environments: the work per frame stays the same."""

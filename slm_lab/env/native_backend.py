@@ -72,11 +72,11 @@ class CartPoleVecEnv(VecEnv):
 
     def load_state_dict(self, state: State) -> bool:
         """Go on from `state`, exactly; with fresh episodes where it is that of a loop of environments."""
-        self.stats.load_state_dict(state["stats"])
         self.reset()
-        if "cart_pole" not in state:
-            return False
         self.stats.load_state_dict(state["stats"])
+        if "cart_pole" not in state:
+            self.stats.forget()
+            return False
         env, own = self._env, state["cart_pole"]
         env.state, env.steps[:] = np.array(own["state"]), own["steps"]
         env.np_random.bit_generator.state = own["rng"]
