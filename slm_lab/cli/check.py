@@ -24,7 +24,7 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
 
     spec = load_spec(spec_file, spec_name, sets)
     # heavy, so only for a spec that is well formed
-    from slm_lab.experiment.measure import free_memory, measure, measure_search
+    from slm_lab.experiment.measure import free_memory, measure, try_ends
     from slm_lab.lib.device import available_cores
 
     size, free = measure(spec), free_memory()
@@ -43,7 +43,7 @@ def check_one(spec_file: str, spec_name: str | None, sets: Sequence[str]) -> Non
 
         space = SearchSpace(spec)
         space.check()
-        measure_search(spec)
+        try_ends(spec)
         echo(f"search     {', '.join(parameter.path for parameter in space.parameters)}")
     if free is not None and needed > free:
         raise SpecError(

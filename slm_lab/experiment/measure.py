@@ -79,9 +79,15 @@ def measure_search(spec: Spec) -> Size:
     Raises:
         SpecError: `measure` refuses the spec itself, or what one of the ends comes to, whatever the other values are.
     """
-    size, space = measure(spec), SearchSpace(spec)
-    space.refuse_bad(itertools.islice(space.each_end(), MAX_TRIED), lambda values: measure(space.apply(values)))
+    size = measure(spec)
+    try_ends(spec)
     return size
+
+
+def try_ends(spec: Spec) -> None:
+    """Measure some of the specs that a search comes to; see `measure_search`."""
+    space = SearchSpace(spec)
+    space.refuse_bad(itertools.islice(space.each_end(), MAX_TRIED), lambda values: measure(space.apply(values)))
 
 
 def free_memory() -> int | None:
