@@ -158,13 +158,8 @@ def read_rows(path: str | Path, warn: bool = True) -> dict[str, np.ndarray]:
     return {column: table[:, index] for index, column in enumerate(columns)}
 
 
-def write_rows(path: str | Path, columns: Mapping[str, Any]) -> None:
-    """Write a CSV file from columns of numbers, atomically; NaN becomes an empty cell."""
-    atomic_write(path, rows_text(columns))
-
-
 def rows_text(columns: Mapping[str, Any]) -> str:
-    """Return columns of numbers as a CSV file has them; no columns are an empty file."""
+    """Return columns of numbers as a CSV file has them, NaN as an empty cell; no columns are an empty file."""
     if not columns:
         return ""
     rows = zip(*columns.values(), strict=True)

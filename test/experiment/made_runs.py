@@ -2,7 +2,7 @@
 
 from slm_lab.experiment.analysis import session_metrics, trial_metrics
 from slm_lab.experiment.paths import new_run
-from slm_lab.lib.files import read_rows, write_json, write_rows
+from slm_lab.lib.files import atomic_write, read_rows, rows_text, write_json
 
 EVERY = 100.0  # frames between rows
 
@@ -23,7 +23,7 @@ def made_run(data, name, curves, env="CartPole-v1", label="PPO", baseline=0.0, *
         columns = {"total_reward": curve, "frame": [EVERY * (row + 1) for row in range(len(curve))]}
         columns |= {"wall_t": columns["frame"]}
         for mode in ("train", "eval"):
-            write_rows(paths.for_session(index).session_df(mode), columns)
+            atomic_write(paths.for_session(index).session_df(mode), rows_text(columns))
         metrics[index] = session_metrics(read_rows(paths.for_session(index).session_df("train")), baseline)
     write_json(paths.trial_metrics, trial_metrics(metrics, baseline))
     derived = {"spec_hash": "abcdef012345", "mode": "train", "git_commit": "0" * 40}

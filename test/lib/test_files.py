@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_lab.lib.files import RowWriter, atomic_write, read_json, read_rows, truncate_rows, write_json, write_rows
+from slm_lab.lib.files import RowWriter, atomic_write, read_json, read_rows, rows_text, truncate_rows, write_json
 
 
 def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
@@ -101,14 +101,14 @@ def test_truncate_drops_the_rows_after_the_checkpoint(tmp_path):
 @given(st.lists(st.tuples(st.floats(width=64, allow_infinity=False), st.integers(0, 10**12)), max_size=8))
 def test_written_rows_read_back_the_same(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "a.csv"
-    write_rows(path, {"value": [value for value, _ in rows], "frame": [frame for _, frame in rows]})
+    atomic_write(path, rows_text({"value": [value for value, _ in rows], "frame": [frame for _, frame in rows]}))
     table = read_rows(path)
     np.testing.assert_array_equal(table["value"], np.array([value for value, _ in rows]))
     assert table["frame"].tolist() == [frame for _, frame in rows]
 
 
 def test_a_standard_reader_understands_the_rows(tmp_path):
-    write_rows(tmp_path / "a.csv", {"a": [1.5, math.nan], "frame": [10.0, 20.0]})
+    atomic_write(tmp_path / "a.csv", rows_text({"a": [1.5, math.nan], "frame": [10.0, 20.0]}))
     with (tmp_path / "a.csv").open() as file:
         assert list(csv.DictReader(file)) == [{"a": "1.5", "frame": "10"}, {"a": "", "frame": "20"}]
 
