@@ -11,7 +11,7 @@ from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
 from slm_lab.agent.net import Net
 from slm_lab.env import Step, VecEnv
-from slm_lab.lib.rng import derive_seed
+from slm_lab.lib.rng import derive_seed, set_stream_state, stream_state
 from slm_lab.spec import Spec
 
 
@@ -62,10 +62,11 @@ class Agent:
         """
         return self._act(obs, frame, explore, self._hidden)
 
-    @torch.inference_mode()
     def _act(self, obs: np.ndarray, frame: int, explore: bool, hidden: HiddenState | None) -> np.ndarray:
-        seen = torch.from_numpy(obs).to(self.device)
-        return self.algorithm.act(seen if hidden is None else hidden.see(seen), frame, explore).cpu().numpy()
+        if hidden is None:
+            return self.algorithm.act(obs, frame, explore)
+        with torch.inference_mode():
+            return self.algorithm.act(hidden.see(torch.from_numpy(obs).to(self.device)), frame, explore)
 
     def play(self, env: VecEnv) -> Iterator[None]:
         """Play by the best known actions where nothing is learned; stops after the reset and after every step."""
@@ -152,7 +153,7 @@ class Agent:
             "optim": {name: learner.state_dict() for name, learner in algorithm.learners.items()},
             "memory": algorithm.memory.state_dict() if algorithm.memory is not None else {},
             "hidden": self._hidden.state_dict() if self._hidden is not None else {},
-            "streams": {name: generator.get_state() for name, generator in algorithm.generators.items()},
+            "streams": {name: stream_state(generator) for name, generator in algorithm.generators.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -165,7 +166,7 @@ class Agent:
         if self._hidden is not None:
             self._hidden.load_state_dict(state["hidden"])
         for name, generator in algorithm.generators.items():
-            generator.set_state(state["streams"][name])
+            set_stream_state(generator, state["streams"][name])
 
 
 __all__ = ["Agent", "DivergenceError"]

@@ -19,6 +19,13 @@ def is_cart_pole(found: Any) -> bool:
     return isinstance(found, Registered) and found.vector_entry_point == entry_point
 
 
+class _Trusted:
+    """What takes all actions: those of a policy are in the action space."""
+
+    def contains(self, action: np.ndarray) -> bool:  # noqa: ARG002
+        return True
+
+
 class CartPoleVecEnv(VecEnv):
     """N cart-poles in one set of arrays.
 
@@ -36,6 +43,8 @@ class CartPoleVecEnv(VecEnv):
 
     def __init__(self, found: Registered, num_envs: int, seed: int, time_limit: int) -> None:
         self._env: Any = CartPoleVectorEnv(num_envs, max_episode_steps=time_limit)
+        # it would look at every action, in a quarter of the time of a step
+        self._env.action_space = _Trusted()
         self.num_envs = num_envs
         self.obs_space, _ = lab_obs_space(self._env.single_observation_space, found.id)
         self.action_space, _ = lab_action_space(self._env.single_action_space, found.id)

@@ -2,6 +2,7 @@
 
 from slm_lab.agent import Agent
 from slm_lab.env import VecEnv, make_env
+from slm_lab.lib.rng import set_stream_state, stream_state
 from slm_lab.spec import EnvSpec
 
 
@@ -22,7 +23,7 @@ def evaluate(
         num_threads: of emulators that have threads.
     """
     streams = agent.algorithm.generators
-    before = {name: generator.get_state() for name, generator in streams.items()}
+    before = {name: stream_state(generator) for name, generator in streams.items()}
     env = make_env(spec, seed, num_envs=episodes, training=False, num_threads=num_threads)
     try:
         env.load_normalizers(train_env.normalizer_state())
@@ -35,5 +36,5 @@ def evaluate(
     finally:
         env.close()
         for name, generator in streams.items():
-            generator.set_state(before[name])
+            set_stream_state(generator, before[name])
     return [returns[index] for index in range(episodes)]

@@ -66,7 +66,8 @@ class C51:
 
     def q(self, out: Tensor) -> Tensor:
         """Return the values `[B, A]`."""
-        return out.softmax(-1) @ self.support
+        # an array where it is to act
+        return torch.as_tensor(out, device=self.support.device).softmax(-1) @ self.support
 
     def loss(self, out: Tensor, reward: Tensor, discount: Tensor, next_out: Tensor) -> tuple[Tensor, Tensor]:
         """Compare with the projected distribution of r + gamma^n Z(s', a')."""

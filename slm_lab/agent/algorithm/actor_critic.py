@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import (
@@ -67,9 +68,9 @@ class ActorCritic:
             {"net": self.net} if self.value_scale is None else {"net": self.net, "value_scale": self.value_scale}
         )
         self.learners = {"net": self.learner}
-        self.generators = {"action": setting.generator("action")}
+        self.generators = {"action": setting.rng("action")}
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ from slm_lab.lib.clock import crossed
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.schedule import Schedule, make_schedule
 from slm_lab.spec import AgentSpec, NetSpec, SpecError, VarSpec
+
+if TYPE_CHECKING:
+    from slm_lab.lib.rng import Stream
 
 CHUNK = 2048
 """Rows that go through a net at once when no gradient is wanted: bounds the memory, and images need little of it."""
@@ -38,6 +42,10 @@ class Setting:
     def generator(self, name: str) -> torch.Generator:
         """Return the random stream called `name`."""
         return torch.Generator(self.device).manual_seed(derive_seed(self.seed, name))
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the random stream called `name`, for what is drawn while acting."""
+        return np.random.default_rng(derive_seed(self.seed, name))
 
     def scalar(self, value: float) -> Tensor:
         """Return `value` as a tensor: an argument that changes must not make a compiled loss compile again."""
@@ -102,10 +110,10 @@ class Algorithm(Protocol):
     memory: Memory | None
     modules: Mapping[str, nn.Module]
     learners: Mapping[str, Learner]
-    generators: Mapping[str, torch.Generator]
+    generators: "Mapping[str, Stream]"
     logged: tuple[str, ...]
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:
         """Choose actions [N, ...] for obs [N, ...]; without `explore`, the best known ones."""
         ...
 

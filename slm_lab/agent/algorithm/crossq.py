@@ -1,7 +1,9 @@
 """CrossQ."""
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,9 +53,9 @@ class CrossQ:
         policy_loss = partial(soft_policy_loss, target_entropy=nets.target_entropy)
         self.policy_learner = Learner(policy_loss, nets, nets.policy_groups(spec))
         self.learners = {"policy": self.policy_learner, "critics": self.critic_learner}
-        self.generators = {"action": setting.generator("action"), "noise": setting.generator("noise")}
+        self.generators: dict[str, Any] = {"action": setting.rng("action"), "noise": setting.generator("noise")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: np.ndarray, frame: int, explore: bool = True) -> np.ndarray:
         """Sample from the policy; its mode without `explore`."""
         if explore and frame < self.spec.training_start_step:
             return random_actions(self.setting.action_space, len(obs), self.generators["action"])

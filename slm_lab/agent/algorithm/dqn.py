@@ -1,7 +1,9 @@
 """Deep Q-Networks, from the first to Rainbow."""
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,9 +75,9 @@ class DQN:
         loss = partial(dqn_loss, value=self.value, double=algorithm.name == "DoubleDQN")
         self.learner = Learner(loss, self.nets, [ParameterGroup(self.net.parameters(), spec.net)])
         self.learners = {"net": self.learner}
-        self.generators = {name: setting.generator(name) for name in ("action", "noise")}
+        self.generators: dict[str, Any] = {"action": setting.rng("action"), "noise": setting.generator("noise")}
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:
         """Choose by the action policy, with noise in the net; greedily and without noise where not to `explore`."""
         if not explore:
             self.noise.clear()
@@ -135,10 +137,10 @@ def dqn_loss(
     return (weight * loss).mean(), {"q": q, "error": error}
 
 
-def outputs(net: nn.Module, obs: Tensor | History, value: ActionValue) -> Tensor:
+def outputs(net: nn.Module, obs: Tensor | History | np.ndarray, value: ActionValue) -> Any:
     """Return what the net says of every action, `[B, A, atoms]`."""
     (out,) = net(obs)
-    return out.view(len(out), -1, value.atoms)
+    return out.reshape(len(out), -1, value.atoms)
 
 
 def pick(out: Tensor, action: Tensor) -> Tensor:

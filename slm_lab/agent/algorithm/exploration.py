@@ -1,52 +1,51 @@
 """How actions are chosen from action values: each environment decides for itself."""
 
-import torch
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from slm_lab.agent.net.distribution import Categorical
+from slm_lab.agent.net.distribution import Categorical, Numbers, to_numpy
 
 
-def greedy(q: Tensor) -> Tensor:
+def greedy(q: Numbers) -> np.ndarray:
     """Return the best action of each environment. `q` is `[N, A]`, the result `[N]` int64."""
-    return q.argmax(-1)
+    return to_numpy(q).argmax(-1)
 
 
-def epsilon_greedy(q: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+def epsilon_greedy(q: Numbers, epsilon: float, rng: np.random.Generator) -> np.ndarray:
     """Return a uniformly random action with probability `epsilon`, else the best; one coin for each environment.
 
     Args:
         q: action values, `[N, A]`.
         epsilon: probability of a random action, in [0, 1].
-        generator: source of the coins and of the random actions, on the device of `q`.
+        rng: source of the coins and of the random actions.
 
     Returns:
         Actions, `[N]` int64.
     """
     num_envs, num_actions = q.shape
-    coins = torch.rand(num_envs, generator=generator, device=q.device).tolist()
-    explore = [env for env, coin in enumerate(coins) if coin < epsilon]
+    explore = (rng.random(num_envs) < epsilon).nonzero()[0]
     action = greedy(q)
-    if explore:
-        action[explore] = torch.randint(num_actions, (len(explore),), generator=generator, device=q.device)
+    if len(explore):
+        action[explore] = rng.integers(num_actions, size=len(explore))
     return action
 
 
-def boltzmann(q: Tensor, tau: float, generator: torch.Generator) -> Tensor:
+def boltzmann(q: Numbers, tau: float, rng: np.random.Generator) -> np.ndarray:
     """Sample actions with probability proportional to exp(q / tau), tau > 0. `q` is `[N, A]`, the result `[N]`."""
-    return Categorical(q / tau).sample(generator)
+    return Categorical(to_numpy(q) / tau).sample(rng)
 
 
-def choose(policy: str, q: Tensor, explore_var: float, generator: torch.Generator) -> Tensor:
+def choose(policy: str, q: Numbers, explore_var: float, rng: np.random.Generator) -> np.ndarray:
     """Return the actions of `policy`: greedy, epsilon_greedy (`explore_var` is ε) or boltzmann (it is τ).
 
     `q` is `[N, A]`, the result `[N]`.
     """
     match policy:
         case "epsilon_greedy":
-            return epsilon_greedy(q, explore_var, generator)
+            return epsilon_greedy(q, explore_var, rng)
         case "boltzmann":
-            return boltzmann(q, explore_var, generator)
+            return boltzmann(q, explore_var, rng)
     return greedy(q)
 
 
@@ -55,4 +54,4 @@ def probabilities(policy: str, q: Tensor, explore_var: float) -> Tensor:
     if policy == "boltzmann":
         return (q / explore_var).softmax(-1)
     num_actions = q.shape[-1]
-    return (1 - explore_var) * functional.one_hot(greedy(q), num_actions) + explore_var / num_actions
+    return (1 - explore_var) * functional.one_hot(q.argmax(-1), num_actions) + explore_var / num_actions

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import (
@@ -78,9 +79,9 @@ class PPO:
         modules = {"net": self.net, "advantage_scale": self.advantage_scale, "value_scale": self.value_scale}
         self.modules = {name: module for name, module in modules.items() if module is not None}
         self.learners = {"net": self.learner}
-        self.generators = {"action": setting.generator("action"), "shuffle": setting.generator("shuffle")}
+        self.generators: dict[str, Any] = {"action": setting.rng("action"), "shuffle": setting.generator("shuffle")}
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()

@@ -3,8 +3,7 @@
 from typing import Any
 
 import gymnasium as gym
-import torch
-from torch import Tensor
+import numpy as np
 
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.spec import AgentSpec
@@ -22,9 +21,9 @@ class Random:
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:  # noqa: ARG002
         self.space = setting.action_space
         self.memory, self.modules, self.learners = None, {}, {}
-        self.generators = {"action": setting.generator("action")}
+        self.generators = {"action": setting.rng("action")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: np.ndarray, frame: int, explore: bool = True) -> np.ndarray:  # noqa: ARG002
         """Draw one action for each observation."""
         return random_actions(self.space, len(obs), self.generators["action"])
 
@@ -41,18 +40,15 @@ class Random:
         return {}
 
 
-def random_actions(space: Any, count: int, generator: torch.Generator) -> Tensor:
+def random_actions(space: Any, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return `count` actions drawn uniformly from `space`, from a standard normal where it has no bounds."""
-    random: dict[str, Any] = {"generator": generator, "device": generator.device}
     match space:
         case gym.spaces.Discrete():
-            return torch.randint(int(space.n), (count,), **random)
+            return rng.integers(space.n, size=count)
         case gym.spaces.MultiDiscrete():
-            sizes = torch.as_tensor(space.nvec, device=generator.device)
-            return (torch.rand(count, *sizes.shape, **random) * sizes).long()
+            return rng.integers(space.nvec, size=(count, *space.shape))
         case gym.spaces.MultiBinary():
-            return torch.randint(2, (count, *space.shape), **random)
-    low, high = (torch.as_tensor(bound, device=generator.device) for bound in (space.low, space.high))
-    if not torch.isfinite(high - low).all():
-        return torch.randn(count, *space.shape, **random)
-    return low + (high - low) * torch.rand(count, *space.shape, **random)
+            return rng.integers(2, size=(count, *space.shape))
+    if not np.isfinite(space.high - space.low).all():
+        return rng.standard_normal((count, *space.shape), np.float32)
+    return rng.uniform(space.low, space.high, (count, *space.shape)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting, flatten, mean_metrics, scheduled
@@ -43,9 +44,9 @@ class Reinforce:
         loss = partial(reinforce_loss, policy_loss_coef=algorithm.policy_loss_coef)
         self.learner = Learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net.for_role("actor"))])
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
-        self.generators = {"action": setting.generator("action")}
+        self.generators = {"action": setting.rng("action")}
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:  # noqa: ARG002
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:  # noqa: ARG002
         """Sample from the policy; its mode without `explore`."""
         policy = self.net.policy(obs)
         return policy.sample(self.generators["action"]) if explore else policy.mode()

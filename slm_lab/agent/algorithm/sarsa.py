@@ -1,7 +1,9 @@
 """SARSA."""
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,9 +59,9 @@ class SARSA:
         loss = partial(sarsa_loss, loss_fn=make_loss(spec.net.loss_spec))
         self.learner = Learner(loss, self.net, [ParameterGroup(self.net.parameters(), spec.net)])
         self.modules, self.learners = {"net": self.net}, {"net": self.learner}
-        self.generators = {name: setting.generator(name) for name in ("action", "noise")}
+        self.generators: dict[str, Any] = {"action": setting.rng("action"), "noise": setting.generator("noise")}
 
-    def act(self, obs: Tensor | History, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: np.ndarray | History, frame: int, explore: bool = True) -> np.ndarray:
         """Choose by the action policy, with noise in the net; greedily and without noise where not to `explore`."""
         if not explore:
             self.noise.clear()

@@ -2,7 +2,9 @@
 
 import copy
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,17 +56,17 @@ class TD3:
         self.critic_learner = Learner(critic_loss, nets, [critic_group(nets.critics, spec)])
         self.policy_learner = Learner(td3_policy_loss, nets, [ParameterGroup(nets.policy.parameters(), actor_spec)])
         self.learners = {"policy": self.policy_learner, "critics": self.critic_learner}
-        self.generators = {"action": setting.generator("action"), "noise": setting.generator("noise")}
+        self.generators: dict[str, Any] = {"action": setting.rng("action"), "noise": setting.generator("noise")}
 
-    def act(self, obs: Tensor, frame: int, explore: bool = True) -> Tensor:
+    def act(self, obs: np.ndarray, frame: int, explore: bool = True) -> np.ndarray:
         """Add noise to the policy's actions; none without `explore`."""
         if explore and frame < self.spec.training_start_step:
             return random_actions(self.setting.action_space, len(obs), self.generators["action"])
-        action = self.nets.policy(obs)
+        action = self.nets.policy.act(obs)
         if not explore:
             return action
-        noise = torch.empty_like(action).normal_(generator=self.generators["action"])
-        return (action + self.spec.exploration_noise * noise).clamp(-1, 1)
+        noise = self.generators["action"].standard_normal(action.shape, np.float32)
+        return (action + self.spec.exploration_noise * noise).clip(-1, 1)
 
     def ready(self, frame: int) -> bool:
         """Learn every `training_frequency` frames once `training_start_step` frames are in."""
@@ -102,6 +104,10 @@ class DeterministicPolicy(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Return actions `[B, k]` for observations `[B, *obs]`."""
         return self.net(obs)[0].tanh()
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Return the same of arrays."""
+        return np.tanh(self.net(obs)[0])
 
 
 class TD3Nets(nn.Module):

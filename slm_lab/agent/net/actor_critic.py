@@ -1,12 +1,15 @@
 """Policy and value function on one net, or on two."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.build import ALL
-from slm_lab.agent.net.distribution import Distribution, Normal, policy_heads
+from slm_lab.agent.net.distribution import Distribution, Normal, policy_heads, to_numpy
 from slm_lab.agent.net.history import History
 from slm_lab.spec import NetSpec, SpecError
 
@@ -63,8 +66,8 @@ class ActorCritic(nn.Module):
             self.critic = make_net(spec.for_role("critic"), obs_shape, [1], [spec.critic_init_std])
             self.state_size += self.critic.state_size
 
-    def policy(self, obs: Tensor | History) -> Distribution:
-        """Return the distribution of actions for observations `[B, *obs]`."""
+    def policy(self, obs: Tensor | History | np.ndarray) -> Distribution:
+        """Return the distribution of actions for observations `[B, *obs]`; from an array, it can only be acted on."""
         net = self.net if self.shared else self.actor
         if isinstance(obs, History):
             obs = obs.of_net(0, net.state_size)
@@ -97,5 +100,8 @@ class ActorCritic(nn.Module):
         """Return the parameters that only the value function has; of a shared net, none."""
         return [p for name, p in self.named_parameters() if name.startswith("critic.")]
 
-    def _policy_of(self, outputs: list[Tensor]) -> Distribution:
-        return self._distribution(*outputs) if self.log_std is None else self._distribution(*outputs, self.log_std)
+    def _policy_of(self, outputs: list[Any]) -> Distribution:
+        if self.log_std is None:
+            return self._distribution(*outputs)
+        to_act = isinstance(outputs[0], np.ndarray)
+        return self._distribution(*outputs, to_numpy(self.log_std) if to_act else self.log_std)

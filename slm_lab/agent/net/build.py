@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,15 +77,21 @@ class Net(nn.Module):
             x = obs.float()
             return self.body(x / 255 if self.normalize else x)
 
-    def forward(self, obs: Tensor | History, heads: slice = ALL) -> list[Tensor]:
-        """Return the outputs of `heads`, `[B, out_dim]` each; to act, a small net gets them from numpy."""
-        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled() and isinstance(obs, Tensor):
-            small = self._small(obs)
-            if small is not None:
-                return [torch.from_numpy(out) for out in small(obs.numpy(), heads)]
+    def forward(self, obs: Tensor | History | np.ndarray, heads: slice = ALL) -> list[Any]:
+        """Return the outputs of `heads`, `[B, out_dim]` each: tensors, and of an array, to act on, arrays."""
+        if isinstance(obs, np.ndarray):
+            return self._to_act(obs, heads)
         with self._rounding(obs):
             features = self.features(obs)
             return [head(features).float() for head in self.heads[heads]]
+
+    def _to_act(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
+        small = self._small(obs)
+        if small is not None:
+            return small(obs, heads)
+        device = next(self.parameters()).device
+        with torch.inference_mode():
+            return [out.cpu().numpy() for out in self(torch.from_numpy(obs).to(device), heads)]
 
     def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
         if self.precision == torch.float32:
@@ -92,9 +99,9 @@ class Net(nn.Module):
         device = obs.first.device if isinstance(obs, History) else obs.device
         return torch.autocast(device.type, self.precision)
 
-    def _small(self, obs: Tensor) -> NumpyNet | None:
+    def _small(self, obs: np.ndarray) -> NumpyNet | None:
         """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
-        if not self._may_be_small or len(obs) > MAX_ROWS or not obs.is_cpu or self.precision != torch.float32:
+        if not self._may_be_small or len(obs) > MAX_ROWS or self.precision != torch.float32:
             return None
         if self._in_numpy is None or not self._in_numpy.valid():
             try:

@@ -1,16 +1,18 @@
-"""Action distributions as raw tensor maths: what a policy net puts out, and what acting and learning ask of it.
+"""Action distributions: what a policy net puts out, and what acting and learning ask of it.
 
-Every distribution sits on tensors `[..., dims]` and answers with `[...]`: log-probabilities and entropies are summed
-over the dimensions of an action. Constructors take the distribution's own parameters; `from_net` takes raw net outputs.
-Samples come from an explicit `torch.Generator` on the tensors' device, and carry no gradient.
+Learning asks for log-probabilities and entropies: raw tensor maths on parameters `[..., dims]`, with `[...]` for an
+answer, summed over the dimensions of an action. Acting asks for samples and modes: arrays, as the environments take
+them, drawn by numpy (for so few numbers ten times faster than torch) wherever the parameters are; these may be arrays
+as well. Constructors take the distribution's own parameters; `from_net` takes raw net outputs.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -26,16 +28,25 @@ _EULER_GAMMA = 0.5772156649015329
 _UNIT_EDGE = 1e-6  # Beta samples stay this far from 0 and 1, where the log-density has its poles
 
 
+Numbers = Any
+"""A tensor, or to act on, an array."""
+
+
+def to_numpy(x: Numbers) -> np.ndarray:
+    """Return `x` as an array."""
+    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+
+
 class Distribution(ABC):
     """What every policy can do."""
 
     @classmethod
-    def from_net(cls, *outputs: Tensor) -> Self:
+    def from_net(cls, *outputs: Numbers) -> Self:
         """Build from unconstrained net outputs, one `[..., dims]` per head."""
         return cls(*outputs)
 
     @abstractmethod
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Draw one action."""
 
     @abstractmethod
@@ -47,20 +58,21 @@ class Distribution(ABC):
         """Return the entropy in nats, `[...]`."""
 
     @abstractmethod
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return the most probable action: how a trained agent plays."""
 
 
 class Categorical(Distribution):
     """One of n actions; `logits` `[..., n]` need no normalising, actions are int64 `[...]`."""
 
-    def __init__(self, logits: Tensor) -> None:
-        self.log_p = functional.log_softmax(logits, dim=-1)
+    def __init__(self, logits: Numbers) -> None:
+        # what is only acted on needs no normalising
+        self.log_p = logits if isinstance(logits, np.ndarray) else functional.log_softmax(logits, dim=-1)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw by the Gumbel-max trick: the argmax of log p - log E, E ~ Exp(1), is distributed as p."""
-        race = torch.empty_like(self.log_p).exponential_(generator=generator)
-        return (self.log_p - race.log_()).argmax(-1)
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw by the Gumbel-max trick: the argmax of log p plus Gumbel noise is distributed as p."""
+        log_p = to_numpy(self.log_p)
+        return (log_p + rng.gumbel(size=log_p.shape)).argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return log p(action), `[...]`."""
@@ -70,25 +82,25 @@ class Categorical(Distribution):
         """Return -sum p log p, `[...]`."""
         return -(self.log_p.exp() * self.log_p).sum(-1)
 
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return the likeliest action, `[...]`."""
-        return self.log_p.argmax(-1)
+        return to_numpy(self.log_p).argmax(-1)
 
 
 class MultiCategorical(Distribution):
     """Independent choices; actions are int64 `[..., len(nvec)]`."""
 
-    def __init__(self, *logits: Tensor) -> None:
+    def __init__(self, *logits: Numbers) -> None:
         self.parts = [Categorical(part) for part in logits]
 
     @classmethod
-    def from_one_head(cls, logits: Tensor, nvec: list[int]) -> Self:
+    def from_one_head(cls, logits: Numbers, nvec: list[int]) -> Self:
         """Build from the logits of all choices side by side, `[..., sum(nvec)]`."""
-        return cls(*logits.split(nvec, dim=-1))
+        return cls(*torch.as_tensor(logits).split(nvec, dim=-1))
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Draw every choice."""
-        return torch.stack([part.sample(generator) for part in self.parts], dim=-1)
+        return np.stack([part.sample(rng) for part in self.parts], axis=-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-probability, `[...]`."""
@@ -98,21 +110,21 @@ class MultiCategorical(Distribution):
         """Return the summed entropy, `[...]`."""
         return torch.stack([part.entropy() for part in self.parts]).sum(0)
 
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return the likeliest choices."""
-        return torch.stack([part.mode() for part in self.parts], dim=-1)
+        return np.stack([part.mode() for part in self.parts], axis=-1)
 
 
 class Bernoulli(Distribution):
     """Independent coins; `logits` `[..., k]`, actions are int8 zeros and ones `[..., k]`."""
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Numbers) -> None:
         self.logits = logits
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Throw every coin."""
-        uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
-        return (uniform < self.logits.sigmoid()).to(torch.int8)
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Throw every coin: logistic noise is below the logit with the coin's probability."""
+        logits = to_numpy(self.logits)
+        return (rng.logistic(size=logits.shape) < logits).astype(np.int8)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-probability, `[...]`."""
@@ -122,32 +134,41 @@ class Bernoulli(Distribution):
         """Return the summed entropy, `[...]`: softplus(l) - l sigmoid(l) for each coin."""
         return (functional.softplus(self.logits) - self.logits * self.logits.sigmoid()).sum(-1)
 
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return 1 where the coin favours it."""
-        return (self.logits > 0).to(torch.int8)
+        return (to_numpy(self.logits) > 0).astype(np.int8)
 
 
 class _LocScale(Distribution):
     """A location and a log-scale per dimension: `loc` `[..., k]`, `log_scale` `[..., k]` or `[k]`."""
 
-    def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
+    def __init__(self, loc: Numbers, log_scale: Numbers) -> None:
         self.loc = loc
-        self.log_scale = log_scale.expand_as(loc)
+        self.log_scale = log_scale if isinstance(loc, np.ndarray) else log_scale.expand_as(loc)
 
     @classmethod
-    def from_net(cls, *outputs: Tensor) -> Self:
+    def from_net(cls, *outputs: Numbers) -> Self:
         """Build from a location and a log-scale, the latter clamped to `[LOG_STD_MIN, LOG_STD_MAX]`."""
         loc, log_scale = outputs
-        return cls(loc, log_scale.clamp(LOG_STD_MIN, LOG_STD_MAX))
+        return cls(loc, log_scale.clip(LOG_STD_MIN, LOG_STD_MAX))
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw loc + scale * noise."""
+        loc = to_numpy(self.loc)
+        return loc + np.exp(to_numpy(self.log_scale)) * self.noise(loc.shape, rng)
+
+    def mode(self) -> np.ndarray:
+        """Return the location."""
+        return to_numpy(self.loc)
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Draw standard normal noise, float32."""
+        return rng.standard_normal(shape, np.float32)
 
 
 class Normal(_LocScale):
     """A Gaussian with diagonal covariance; actions are float `[..., k]`, unbounded (the environment clips)."""
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw loc + scale * noise."""
-        noise = torch.randn(self.loc.shape, generator=generator, device=self.loc.device)
-        return (self.loc + self.log_scale.exp() * noise).detach()
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-density, `[...]`."""
@@ -157,10 +178,6 @@ class Normal(_LocScale):
     def entropy(self) -> Tensor:
         """Return the summed differential entropy, `[...]`."""
         return (self.log_scale + 0.5 + _HALF_LOG_2PI).sum(-1)
-
-    def mode(self) -> Tensor:
-        """Return the mean."""
-        return self.loc
 
 
 def squashed_sample(policy: Normal, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,9 +217,9 @@ def gumbel_softmax(policy: Categorical, noise: Tensor) -> Tensor:
 class LogNormal(_LocScale):
     """The exponential of a diagonal Gaussian: positive actions, float `[..., k]`."""
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Draw exp of a Gaussian sample."""
-        return Normal(self.loc, self.log_scale).sample(generator).exp()
+        return np.exp(super().sample(rng))
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-density, `[...]`; `action` must be positive."""
@@ -213,18 +230,18 @@ class LogNormal(_LocScale):
         """Return the summed differential entropy, `[...]`."""
         return Normal(self.loc, self.log_scale).entropy() + self.loc.sum(-1)
 
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return exp(loc - scale^2)."""
-        return (self.loc - (2 * self.log_scale).exp()).exp()
+        return np.exp(to_numpy(self.loc) - np.exp(2 * to_numpy(self.log_scale)))
 
 
 class Gumbel(_LocScale):
     """Independent Gumbel (extreme value) variables; actions are float `[..., k]`, unbounded."""
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw loc - scale * log E, E ~ Exp(1)."""
-        exponential = torch.empty_like(self.loc).exponential_(generator=generator)
-        return (self.loc - self.log_scale.exp() * exponential.log()).detach()
+    @staticmethod
+    def noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Draw standard Gumbel noise, float32."""
+        return rng.gumbel(size=shape).astype(np.float32)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-density, `[...]`."""
@@ -234,10 +251,6 @@ class Gumbel(_LocScale):
     def entropy(self) -> Tensor:
         """Return the summed differential entropy, `[...]`."""
         return (self.log_scale + 1 + _EULER_GAMMA).sum(-1)
-
-    def mode(self) -> Tensor:
-        """Return the location."""
-        return self.loc
 
 
 class Beta(Distribution):
@@ -251,17 +264,16 @@ class Beta(Distribution):
         self.alpha, self.beta = alpha, beta
 
     @classmethod
-    def from_net(cls, *outputs: Tensor) -> Self:
+    def from_net(cls, *outputs: Numbers) -> Self:
         """Build from two heads; concentrations are 1 + softplus, so that there is a single mode."""
         # the small term keeps the mode defined where both softplus underflow to 0
-        alpha, beta = (functional.softplus(out) + (1 + _UNIT_EDGE) for out in outputs)
+        alpha, beta = (functional.softplus(torch.as_tensor(out)) + (1 + _UNIT_EDGE) for out in outputs)
         return cls(alpha, beta)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw as the share of one Gamma variable in the sum of two."""
-        first = torch._standard_gamma(self.alpha.detach(), generator=generator)
-        second = torch._standard_gamma(self.beta.detach(), generator=generator)
-        return 2 * (first / (first + second)).clamp(_UNIT_EDGE, 1 - _UNIT_EDGE) - 1
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw."""
+        unit = rng.beta(to_numpy(self.alpha), to_numpy(self.beta)).astype(np.float32)
+        return 2 * unit.clip(_UNIT_EDGE, 1 - _UNIT_EDGE) - 1
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the summed log-density on (-1, 1), `[...]`."""
@@ -280,9 +292,9 @@ class Beta(Distribution):
         )
         return (entropy + math.log(2)).sum(-1)
 
-    def mode(self) -> Tensor:
+    def mode(self) -> np.ndarray:
         """Return the mode; concentrations above 1 have exactly one."""
-        return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
+        return to_numpy(2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1)
 
     def _log_normalizer(self) -> Tensor:
         return torch.lgamma(self.alpha) + torch.lgamma(self.beta) - torch.lgamma(self.alpha + self.beta)

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -74,11 +75,11 @@ class SoftPolicy(nn.Module):
         one_hot = functional.one_hot(action, self.width).float()
         return (one_hot, torch.ones_like(one_hot[:, :1])) if self.relaxed else (one_hot[:, :0], one_hot)
 
-    def act(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return actions for the environment: a sample, or the mode (of a Gaussian: its tanh) without a generator."""
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return actions for the environment: a sample, or the mode (of a Gaussian: its tanh) without `rng`."""
         policy = self.net.policy(obs)
-        action = policy.mode() if generator is None else policy.sample(generator)
-        return action if self.discrete else action.tanh()
+        action = policy.mode() if rng is None else policy.sample(rng)
+        return action if self.discrete else np.tanh(action)
 
     def target_entropy(self, ratio: float) -> float:
         """Return the entropy to hold, in nats: -k of k-dimensional actions, `ratio` log n of n discrete ones."""
