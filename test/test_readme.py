@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from hub_server import running_hub
+from learning import learn
 
 import bench.__main__ as bench
 from bench import scale
 from slm_lab.cli import main, retro_main
+from slm_lab.spec import Spec
 
 HUB = find_spec("huggingface_hub") is not None  # an extra
 
@@ -115,6 +117,20 @@ def test_every_command_works(desk, hub, monkeypatch):
 def test_the_notebook_works(desk, capsys):
     runpy.run_path("notebook.py", run_name="__main__")
     assert float(capsys.readouterr().out.split()[-1]) > 0
+
+
+def test_the_algorithm_learns(monkeypatch):
+    (text,) = [text for _, text in blocks() if text.startswith("# slm_lab/agent/algorithm/vpg.py")]
+    module = {}
+    exec(text, module)
+    monkeypatch.setattr("slm_lab.agent.make_algorithm", module["VPG"])
+    part = {"name": "Reinforce", "gamma": 0.9, "training_frequency": 2}  # which has its keys
+    agent = {"name": "VPG", "algorithm": part, "memory": {"name": "OnPolicyReplay"}}
+    agent["net"] = {"type": "MLPNet", "hid_layers": [8], "hid_layers_activation": "tanh"}
+    env = {"name": "probes:ActionReward", "num_envs": 2, "max_frame": 100}
+    learned = learn(Spec.from_dict("vpg", {"agent": agent, "env": env}))
+    assert isinstance(learned.algorithm, module["VPG"])
+    assert learned.opt_steps == 2
 
 
 def test_the_error_is_as_shown(desk, capsys):

@@ -54,7 +54,9 @@ def trained(spec, frames, backend=None):
 def test_a_compiled_step_is_the_plain_one(name, keys, warnings):
     spec = make_spec(name, **keys)
     # traced as for a compiler, and then run op by op, which saves seconds
-    assert_close(trained(spec, 60, "aot_eager"), trained(spec, 60), rtol=1e-3, atol=1e-5)
+    # one rounding of bfloat16 goes a long way; float32 in its place would be off by four times as much
+    atol = 2e-4 if "meta" in keys else 1e-5
+    assert_close(trained(spec, 60, "aot_eager"), trained(spec, 60), rtol=1e-3, atol=atol)
     assert not warnings
 
 

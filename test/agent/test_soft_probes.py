@@ -61,7 +61,7 @@ class TestValues:
 
 @pytest.mark.parametrize(("algorithm", "kind"), KINDS)
 def test_reward_by_action_and_observation(algorithm, kind):
-    agent = train(algorithm, "ContextReward", kind)
+    agent = train(algorithm, "ContextReward", kind, frames=1500 if kind == "box" else 1000)
     right = np.array(RIGHT_ACTIONS[kind])
     if kind == "discrete":
         assert acts(agent, -1.0, 1.0).tolist() == right.tolist()

@@ -37,6 +37,11 @@ def set_policy(algorithm):
         set_linear(algorithm.net.critic, [1.0], [0.0])
 
 
+def zeros(count):
+    """Observations to act on."""
+    return np.zeros((count, 1), np.float32)
+
+
 def add(memory, obs, action, reward, next_obs, terminated=False, truncated=False, final_obs=None):
     """Store one transition of one environment."""
     row = np.array([[next_obs]], np.float32)

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import MultiDiscrete
-from hand import add, make, set_linear
+from hand import add, make, set_linear, zeros
 from torch.nn import functional
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.base import TargetUpdate
 from slm_lab.env import Step
+from slm_lab.lib.rng import stream_state
 from slm_lab.spec import SpecError
 
 DQN = {
@@ -198,24 +199,24 @@ def test_a_full_update_is_an_exact_copy():
 def test_epsilon_follows_its_schedule(frame, share):
     algorithm = dqn()
     assert algorithm.variables(frame)["explore_var"] == 2 * share
-    actions = algorithm.act(torch.zeros(10_000, 1), frame)
-    assert (actions == 0).float().mean().item() == pytest.approx(share, abs=0.02 if share else 0)
+    actions = algorithm.act(zeros(10_000), frame)
+    assert (actions == 0).mean() == pytest.approx(share, abs=0.02 if share else 0)
 
 
 def test_boltzmann_follows_its_schedule():
     tau = {"name": "linear_decay", "start_val": 1.0, "end_val": 0.25, "end_step": 100}
     algorithm = dqn(action_policy="boltzmann", explore_var_spec=tau)
-    obs = torch.zeros(10_000, 1)  # Q = 0.5, 1: e^(0.5 / tau) to 1
+    obs = zeros(10_000)  # Q = 0.5, 1: e^(0.5 / tau) to 1
     for frame, share in ((0, 0.6225), (100, 0.8808)):
-        assert algorithm.act(obs, frame).float().mean().item() == pytest.approx(share, abs=0.02)
+        assert algorithm.act(obs, frame).mean() == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.parametrize("policy", ["epsilon_greedy", "boltzmann"])
 def test_without_exploration_it_is_greedy_and_draws_nothing(policy):
     algorithm = dqn(action_policy=policy, explore_var_spec={"name": "no_decay", "start_val": 1.0})
-    stream = algorithm.generators["action"].get_state()
-    assert algorithm.act(torch.zeros(100, 1), 0, explore=False).tolist() == [1] * 100
-    assert torch.equal(algorithm.generators["action"].get_state(), stream)
+    stream = stream_state(algorithm.generators["action"])
+    assert algorithm.act(zeros(100), 0, explore=False).tolist() == [1] * 100
+    assert stream_state(algorithm.generators["action"]) == stream
 
 
 def test_other_actions_than_discrete_ones_are_an_error():
@@ -260,7 +261,7 @@ def test_c51_by_hand(name, projected):
     set_outputs(algorithm.net, logits([0.5, 0.25, 0.25], [0.25, 0.5, 0.25]))
     set_outputs(algorithm.target_net, logits([0.25, 0.0, 0.75], [0.5, 0.0, 0.5]))
     assert_close(algorithm.value.q(algorithm.net(torch.zeros(1, 1))[0].view(1, 2, 3)), torch.tensor([[0.75, 1.0]]))
-    assert algorithm.act(torch.zeros(3, 1), 100).tolist() == [1, 1, 1]
+    assert algorithm.act(zeros(3), 100).tolist() == [1, 1, 1]
     add(algorithm.memory, 0.0, 0, 1.0, 0.0)  # the atoms 0, 1, 2 go to 1, 1.5, 2
     target = torch.tensor(projected)
     loss = (target.xlogy(target) - target * torch.tensor([0.5, 0.25, 0.25]).log()).sum().item()
@@ -300,21 +301,23 @@ def noisy(**keys):
 
 
 def test_noise_explores_for_each_environment_and_step():
-    algorithm, obs = noisy(), torch.zeros(1000, 1)
+    algorithm, obs = noisy(), zeros(1000)
     first, second = algorithm.act(obs, 0), algorithm.act(obs, 0)
-    assert 0.3 < first.float().mean() < 0.7
-    assert not torch.equal(first, second)
+    assert 0.3 < first.mean() < 0.7
+    assert not np.array_equal(first, second)
     assert algorithm.variables(0) == {"explore_var": 0.0}
 
 
 def test_without_exploration_there_is_no_noise():
     algorithm = noisy()
     add(algorithm.memory, 0.0, 0, 1.0, 1.0)
-    algorithm.act(torch.zeros(2, 1), 0)
+    algorithm.act(zeros(2), 0)
     algorithm.update(1)
-    streams = [generator.get_state() for generator in algorithm.generators.values()]
-    assert algorithm.act(torch.zeros(1000, 1), 0, explore=False).tolist() == [1] * 1000
-    assert all(map(torch.equal, streams, [generator.get_state() for generator in algorithm.generators.values()]))
+    action, noise = algorithm.generators["action"], algorithm.generators["noise"]
+    before = stream_state(action), stream_state(noise)
+    assert algorithm.act(zeros(1000), 0, explore=False).tolist() == [1] * 1000
+    assert stream_state(action) == before[0]
+    assert torch.equal(stream_state(noise), before[1])
 
 
 def test_every_gradient_step_has_noise_of_its_own_in_both_nets():

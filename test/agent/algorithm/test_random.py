@@ -13,7 +13,7 @@ N = 6000
 def draw(space, seed=0):
     setting = Setting(OBS, space, N, 1, seed, torch.device("cpu"))
     algorithm = make_algorithm(AgentSpec.model_validate({"algorithm": {"name": "Random"}}), setting)
-    return algorithm.act(torch.zeros(N, 1), 0).numpy()
+    return algorithm.act(np.zeros((N, 1), np.float32), 0)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from gymnasium.spaces import MultiDiscrete
-from hand import add, make, set_linear
+from hand import add, make, set_linear, zeros
 from torch.testing import assert_close
 
 from slm_lab.env import Step
+from slm_lab.lib.rng import stream_state
 from slm_lab.spec import SpecError
 
 SARSA = {
@@ -91,14 +91,14 @@ def test_boltzmann_values_what_it_does():
     add(algorithm.memory, 0.0, 0, 0.0, 1.0)
     share = 1 / (1 + np.exp((1 - 3) / 2))
     assert target(algorithm, 0) == pytest.approx([0.5 * (3 * share + 1 - share)])
-    assert algorithm.act(torch.ones(20_000, 1), 0).float().mean().item() == pytest.approx(share, abs=0.02)
+    assert algorithm.act(1 + zeros(20_000), 0).mean() == pytest.approx(share, abs=0.02)
 
 
 def test_without_exploration_it_is_greedy_and_draws_nothing():
     algorithm = sarsa()
-    stream = algorithm.generators["action"].get_state()
-    assert algorithm.act(torch.zeros(100, 1), 0, explore=False).tolist() == [1] * 100
-    assert torch.equal(algorithm.generators["action"].get_state(), stream)
+    stream = stream_state(algorithm.generators["action"])
+    assert algorithm.act(zeros(100), 0, explore=False).tolist() == [1] * 100
+    assert stream_state(algorithm.generators["action"]) == stream
     assert algorithm.variables(50) == {"explore_var": 0.5}
 
 

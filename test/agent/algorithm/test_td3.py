@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hand import add, make, set_linear
+from hand import add, make, set_linear, zeros
 from torch import nn
 from torch.testing import assert_close
 
@@ -85,13 +85,15 @@ def test_target_nets_begin_as_the_nets():
 
 def test_exploration():
     algorithm = td3(training_start_step=100, exploration_noise=0.3)
-    obs = torch.zeros(20_000, 1)
+    obs = zeros(20_000)
     random, noisy = algorithm.act(obs, 99), algorithm.act(obs, 100)
-    assert random.quantile(0.25).item() == pytest.approx(-0.5, abs=0.03)
-    assert noisy.quantile(0.5).item() == pytest.approx(tanh(0.5), abs=0.02)
-    assert noisy.quantile(0.1587).item() == pytest.approx(tanh(0.5) - 0.3, abs=0.02)  # one deviation below
+    assert random.dtype == noisy.dtype == np.float32
+    assert random.shape == noisy.shape == (20_000, 1)
+    assert np.quantile(random, 0.25) == pytest.approx(-0.5, abs=0.03)
+    assert np.quantile(noisy, 0.5) == pytest.approx(tanh(0.5), abs=0.02)
+    assert np.quantile(noisy, 0.1587) == pytest.approx(tanh(0.5) - 0.3, abs=0.02)  # one deviation below
     assert noisy.max() == 1.0
-    assert_close(algorithm.act(obs[:2], 0, explore=False), torch.full((2, 1), tanh(0.5)))
+    assert algorithm.act(obs[:2], 0, explore=False) == pytest.approx(np.full((2, 1), tanh(0.5)))
 
 
 @pytest.mark.parametrize("space", [Discrete(2), Box(-np.inf, np.inf, (1,), np.float32)])

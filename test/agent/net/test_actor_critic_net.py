@@ -51,6 +51,7 @@ def test_one_pass_for_both_is_the_same_as_one_for_each(shared, space):
     assert value.shape == (5,)
     assert_close(value, net.value(observations()))
     assert_close(policy.mode(), net.policy(observations()).mode())
+    assert_close(net.policy(observations().numpy()).mode(), policy.mode())
 
 
 def test_the_value_reaches_the_policys_body_only_if_it_is_shared():
@@ -94,7 +95,7 @@ def test_init_stds_reach_the_heads(shared):
     gains = [torch.linalg.svdvals(head.weight.detach()).max().item() for head in heads]
     assert gains == pytest.approx([0.01, 0.01, 3.0])
     # which is what it is for: a first policy that hardly depends on the observation
-    assert net.policy(100 * observations()).mode().abs().max() < 0.1
+    assert np.abs(net.policy(100 * observations()).mode()).max() < 0.1
 
 
 def test_log_std_init_does_not_depend_on_the_observation_and_learns():
@@ -103,6 +104,10 @@ def test_log_std_init_does_not_depend_on_the_observation_and_learns():
     assert_close(policy.log_scale.detach(), torch.full((5, 2), -0.5))
     policy.entropy().sum().backward()
     assert net.log_std.grad.tolist() == [5.0, 5.0]
+    sampled, acted = (
+        net.policy(obs).sample(np.random.default_rng(0)) for obs in (observations(), observations().numpy())
+    )
+    assert_close(acted, sampled)
 
 
 def test_log_std_init_is_for_normal_actions_only():
@@ -145,7 +150,7 @@ def test_gradient_of_a_whole_loss_is_one_graph(shared, space, pdtype):
     obs = observations()
     with torch.no_grad():
         policy = net.policy(obs)
-        action = policy.sample(torch.Generator().manual_seed(0))
+        action = torch.from_numpy(policy.sample(np.random.default_rng(0)))
         old_log_prob = policy.log_prob(action)
 
     def loss(parameters, obs, action, old_log_prob, clip_eps):

@@ -28,12 +28,16 @@ from slm_lab.spec.errors import SpecError
 DRAWS = 40_000
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def values(*shape, seed=0):
-    return torch.randn(*shape, generator=generator(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(policy, seed=0):
+    return torch.from_numpy(policy.sample(np.random.default_rng(seed)))
+
+
+def mode(policy):
+    return torch.from_numpy(policy.mode())
 
 
 LOC, LOG_SCALE = values(5, 3), 0.5 * values(5, 3, seed=1)
@@ -77,9 +81,9 @@ def test_entropy_is_torchs_summed_over_dimensions(name):
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_no_action_is_more_probable_than_the_mode(name):
     ours, _ = CONTINUOUS[name]
-    best = ours.log_prob(ours.mode())
+    best = ours.log_prob(mode(ours))
     for step in (-1e-2, 1e-2):
-        assert (ours.log_prob(ours.mode() + step) < best).all()
+        assert (ours.log_prob(mode(ours) + step) < best).all()
 
 
 @pytest.mark.parametrize("name", ["Normal", "Gumbel", "Beta", "LogNormal"])
@@ -92,7 +96,7 @@ def test_samples_are_distributed_as_they_should(name):
         "Beta": (Beta, lambda action: 1 - (1 - (action + 1) / 2) ** 3),  # Beta(1, 3)
     }[name]
     parameters = (torch.tensor([1.0]), torch.tensor([3.0])) if name == "Beta" else (loc, log_scale)
-    draws = ours(*(p.expand(DRAWS, 1) for p in parameters)).sample(generator())
+    draws = draw(ours(*(p.expand(DRAWS, 1) for p in parameters)))
     assert draws.dtype == torch.float32
     # Kolmogorov-Smirnov: the greatest distance of the two cumulative distributions; 2 / sqrt(n) is passed once in 1500
     uniform = cdf(draws).squeeze(-1).sort().values
@@ -101,19 +105,19 @@ def test_samples_are_distributed_as_they_should(name):
 
 def test_categorical_frequencies():
     p = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    action = Categorical(p.log().expand(DRAWS, 4)).sample(generator())
+    action = draw(Categorical(p.log().expand(DRAWS, 4)))
     assert action.dtype == torch.int64
     assert (torch.bincount(action, minlength=4) / DRAWS - p).abs().max() < 0.0125  # 5 standard deviations
 
 
 def test_categorical_never_draws_what_is_impossible():
     logits = torch.tensor([0.0, -torch.inf, 0.0]).expand(DRAWS, 3)
-    assert (Categorical(logits).sample(generator()) != 1).all()
+    assert (draw(Categorical(logits)) != 1).all()
 
 
 def test_bernoulli_frequencies_and_dtype():
     logits = torch.tensor([-1.0, 0.0, 2.0])
-    action = Bernoulli(logits.expand(DRAWS, 3)).sample(generator())
+    action = draw(Bernoulli(logits.expand(DRAWS, 3)))
     assert action.dtype == torch.int8
     assert (action.float().mean(0) - logits.sigmoid()).abs().max() < 0.0125
     assert Bernoulli(logits).mode().tolist() == [0, 0, 1]
@@ -121,7 +125,7 @@ def test_bernoulli_frequencies_and_dtype():
 
 def test_bernoulli_takes_its_own_actions_and_floats():
     ours = DISCRETE["Bernoulli"][0]
-    action = ours.sample(generator())
+    action = draw(ours)
     assert_close(ours.log_prob(action), ours.log_prob(action.float()))
 
 
@@ -129,12 +133,12 @@ def test_multi_categorical_is_independent_categoricals_side_by_side():
     logits = values(6, 5)
     ours = MultiCategorical.from_one_head(logits, nvec=[2, 3])
     first, second = reference.Categorical(logits=logits[:, :2]), reference.Categorical(logits=logits[:, 2:])
-    action = ours.sample(generator())
+    action = draw(ours)
     assert action.shape == (6, 2)
     assert (action < torch.tensor([2, 3])).all()
     assert_close(ours.log_prob(action), first.log_prob(action[:, 0]) + second.log_prob(action[:, 1]))
     assert_close(ours.entropy(), first.entropy() + second.entropy())
-    assert torch.equal(ours.mode(), torch.stack([logits[:, :2].argmax(-1), logits[:, 2:].argmax(-1)], dim=-1))
+    assert torch.equal(mode(ours), torch.stack([logits[:, :2].argmax(-1), logits[:, 2:].argmax(-1)], dim=-1))
 
 
 SAMPLED = {name: ours for name, (ours, _) in ALL.items()} | {"MultiCategorical": MultiCategorical(LOC, LOC)}
@@ -144,11 +148,11 @@ SAMPLED = {name: ours for name, (ours, _) in ALL.items()} | {"MultiCategorical":
 def test_samples_come_from_the_generator_alone(name):
     ours = SAMPLED[name]
     torch.manual_seed(1)
-    first = ours.sample(generator(5))
+    first = draw(ours, 5)
     assert torch.equal(torch.get_rng_state(), torch.manual_seed(1).get_state())
     torch.manual_seed(2)
-    assert torch.equal(first, ours.sample(generator(5)))
-    assert not torch.equal(first, ours.sample(generator(6)))
+    assert torch.equal(first, draw(ours, 5))
+    assert not torch.equal(first, draw(ours, 6))
 
 
 @pytest.mark.parametrize("cls", [Normal, LogNormal, Gumbel, Beta])
@@ -156,7 +160,7 @@ def test_a_sample_carries_no_gradient(cls):
     # it would cancel the gradient of log_prob, which the policy gradient lives on
     outputs = [values(2, 3).requires_grad_(), values(2, 3, seed=1).requires_grad_()]
     policy = cls.from_net(*outputs)
-    action = policy.sample(generator())
+    action = draw(policy)
     assert not action.requires_grad
     policy.log_prob(action).sum().backward()
     assert all(output.grad.abs().sum() > 0 for output in outputs)
@@ -171,16 +175,16 @@ def test_a_log_scale_from_the_net_is_clamped(cls):
 @pytest.mark.parametrize("output", [-200.0, 0.0, 200.0])
 def test_beta_is_finite_for_any_net_output(output):
     policy = Beta.from_net(torch.full((1000, 1), output), torch.full((1000, 1), output))
-    action = policy.sample(generator())
+    action = draw(policy)
     assert ((action > -1) & (action < 1)).all()
-    for number in (policy.log_prob(action), policy.entropy(), policy.log_prob(policy.mode())):
+    for number in (policy.log_prob(action), policy.entropy(), policy.log_prob(mode(policy))):
         assert number.isfinite().all()
-    assert_close(policy.mode(), torch.zeros(1000, 1), atol=1e-6, rtol=0)
+    assert_close(mode(policy), torch.zeros(1000, 1), atol=1e-6, rtol=0)
 
 
 def test_beta_samples_stay_off_the_poles():
     policy = Beta(torch.full((1000, 1), 1e-3), torch.full((1000, 1), 1e-3))  # nearly all its mass at -1 and 1
-    assert policy.log_prob(policy.sample(generator())).isfinite().all()
+    assert policy.log_prob(draw(policy)).isfinite().all()
 
 
 def test_normal_takes_one_log_scale_for_all_observations():
@@ -191,6 +195,12 @@ def test_normal_takes_one_log_scale_for_all_observations():
 
 
 BOX = spaces.Box(-1.0, 1.0, (3,))
+SPACES = [
+    (spaces.Discrete(4), "default"),
+    (spaces.MultiDiscrete([2, 5]), "default"),
+    (spaces.MultiBinary(6), "default"),
+]
+SPACES += [(BOX, pdtype) for pdtype in ("Normal", "Beta", "Gumbel", "LogNormal")]
 
 
 @pytest.mark.parametrize(
@@ -211,12 +221,35 @@ def test_policy_heads(space, pdtype, cls, widths, dtype):
     assert dims == widths
     policy = build(*(values(8, width) for width in dims))
     assert isinstance(policy, cls)
-    action = policy.sample(generator())
+    action = draw(policy)
     assert action.dtype == dtype
     assert action.shape == (8, *space.shape)
     assert policy.log_prob(action).shape == policy.entropy().shape == (8,)
     if pdtype != "LogNormal" and cls is not Normal and cls is not Gumbel:  # those have no bounds
         assert all(space.contains(np.asarray(row, dtype=space.dtype)) for row in action.numpy())
+
+
+@pytest.mark.parametrize(("space", "pdtype"), SPACES)
+def test_what_is_acted_on_in_arrays_draws_as_what_is_learned_from(space, pdtype):
+    build, dims = policy_heads(space, pdtype)
+    outputs = [3 * values(200, width, seed=k).requires_grad_() for k, width in enumerate(dims)]
+    learned, acted = build(*outputs), build(*(out.detach().numpy() for out in outputs))
+    for ours, expected in ((draw(acted), draw(learned)), (mode(acted), mode(learned))):
+        assert ours.dtype == expected.dtype
+        assert ours.shape == expected.shape == (200, *space.shape)
+        assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_log_scale_for_all_observations_does_for_arrays_too():
+    learned, acted = Normal(LOC, LOG_SCALE[0]), Normal(LOC.numpy(), LOG_SCALE[0].numpy())
+    assert_close(draw(acted), draw(learned))
+
+
+@pytest.mark.parametrize(("space", "pdtype"), SPACES)
+def test_a_net_that_came_to_no_number_is_sampled_all_the_same(space, pdtype):
+    # it is the next update that says, in words, that training diverged
+    build, dims = policy_heads(space, pdtype)
+    assert draw(build(*(np.full((4, width), np.nan, np.float32) for width in dims))).shape == (4, *space.shape)
 
 
 @pytest.mark.parametrize(
