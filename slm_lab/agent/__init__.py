@@ -42,12 +42,14 @@ class Agent:
         with torch.random.fork_rng(devices=[]):  # the nets draw their first weights from torch's global stream
             torch.manual_seed(derive_seed(seed, "net"))
             self.algorithm = make_algorithm(spec.agent, setting)
-        for module in self.algorithm.modules.values():
-            for net in module.modules():
-                if isinstance(net, Net):
-                    net.precision = getattr(torch, spec.meta.precision)
+        for net in self._nets():
+            net.precision = getattr(torch, spec.meta.precision)
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
+
+    def _nets(self) -> list[Net]:
+        modules = self.algorithm.modules.values()
+        return [net for module in modules for net in module.modules() if isinstance(net, Net)]
 
     def act(self, obs: np.ndarray, frame: int = 0, explore: bool = True) -> np.ndarray:
         """Choose actions in the environments that are learned from.
@@ -118,9 +120,12 @@ class Agent:
         return metrics
 
     def compile(self) -> None:
-        """Hand the gradient steps to `torch.compile`."""
+        """Hand the gradient steps to `torch.compile`, and on a GPU the nets' part in acting."""
         for learner in self.algorithm.learners.values():
             learner.compile()
+        if self.device.type == "cuda":
+            for net in self._nets():
+                net.capture()
 
     @property
     def recurrent(self) -> bool:

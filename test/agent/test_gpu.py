@@ -38,3 +38,18 @@ def test_a_rollout_reaches_it_whole(name):
     for on_cpu, on_gpu in zip(*memories, strict=True):
         assert on_gpu.is_cuda
         assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN", "Rainbow", "SAC", "TD3"])
+def test_acting_by_a_captured_net_is_the_plain_one_and_follows_the_weights(name):
+    spec = make_spec(name, num_envs=2)
+    plain, captured = Run(spec, device=GPU), Run(spec, device=GPU)
+    for net in captured.agent._nets():
+        net.capture()
+    for _ in range(2):
+        for run in (plain, captured):
+            run.train(60)
+        actions = [run.agent.act(plain.obs, run.frame, explore=False) for run in (plain, captured)]
+        assert_close(*actions, rtol=1e-3, atol=1e-4)
+        assert_close(captured.agent.nets_state(), plain.agent.nets_state(), rtol=1e-2, atol=1e-3)
+    assert any(net._captured for net in captured.agent._nets())

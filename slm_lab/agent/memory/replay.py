@@ -319,7 +319,7 @@ class Replay:
         self._check_any()
         filled = self._filled()
         index = self._rows_below(filled, count)
-        while missing := count - np.count_nonzero(good := self.valid.take(index)):
+        while missing := count - int(np.count_nonzero(good := self.valid.take(index))):
             index[~good] = self._rows_below(filled, missing)
         return index
 

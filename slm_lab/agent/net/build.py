@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.fallback import warn_uncompiled
 from slm_lab.agent.net.history import History
 from slm_lab.agent.net.numpy_net import MAX_ROWS, NumpyNet
 from slm_lab.spec.errors import SpecError
@@ -68,6 +69,7 @@ class Net(nn.Module):
         self.precision = torch.float32
         self._may_be_small = not normalize
         self._in_numpy: NumpyNet | None = None
+        self._captured: Callable[..., list[Tensor]] | None = None
 
     def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
@@ -89,9 +91,25 @@ class Net(nn.Module):
         small = self._small(obs)
         if small is not None:
             return small(obs, heads)
-        device = next(self.parameters()).device
-        with torch.inference_mode():
-            return [out.cpu().numpy() for out in self(torch.from_numpy(obs).to(device), heads)]
+        seen = torch.from_numpy(obs).to(next(self.parameters()).device)
+        with torch.no_grad():
+            return [out.cpu().numpy() for out in self._run(seen, heads)]
+
+    def _run(self, obs: Tensor, heads: slice) -> list[Tensor]:
+        if self._captured is None:
+            return self(obs, heads)
+        try:
+            return self._captured(obs, heads)
+        except Exception as error:  # of a compiler everything may come; what is the net's own, comes again without it
+            self._captured = None
+            outputs = self(obs, heads)
+            warn_uncompiled("acting", error)
+            return outputs
+
+    def capture(self, backend: str = "inductor") -> None:
+        """Act from now on by one CUDA graph, in which no kernel waits for Python; for nets on a GPU."""
+        options: Any = {"triton.cudagraphs": True} if backend == "inductor" else None
+        self._captured = torch.compile(self.forward, fullgraph=True, backend=backend, options=options)
 
     def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
         if self.precision == torch.float32:

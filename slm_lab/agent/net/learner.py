@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.fallback import warn_uncompiled
 from slm_lab.spec import NetSpec, SpecError
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
@@ -149,9 +149,7 @@ class Learner:
         except Exception as error:  # of a compiler everything may come; what is the loss's own, comes again without it
             self._compiled = None
             metrics = self._plain(*batch)
-            cause = getattr(error, "inner_exception", error)
-            what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-            logger.warning("--torch-compile: the step cannot be compiled here and is taken without ({})", what)
+            warn_uncompiled("the step", error)
             return metrics
 
     def decay(self, frame: int) -> None:
