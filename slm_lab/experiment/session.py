@@ -396,7 +396,7 @@ class Session:
             self.eval_history.extend(session["eval_history"])
             if self.options.torch_compile == "auto":
                 self.compiled = session.get("compiled")
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "
                 f"({' '.join(str(error).split())}); undo what was changed in the spec, or begin a new run"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.fallback import warn_uncompiled
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.numpy_net import MAX_ROWS, NumpyNet
+from slm_lab.agent.net.numpy_net import NumpyNet
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import BatchRenormSpec, FullyConnected, HydraMLPNet, RecurrentNet
 
@@ -93,7 +93,7 @@ class Net(nn.Module):
             return small(obs, heads)
         seen = torch.from_numpy(obs).to(next(self.parameters()).device)
         with torch.no_grad():
-            return [out.cpu().numpy() for out in self._run(seen, heads)]
+            return [out.numpy(force=True) for out in self._run(seen, heads)]
 
     def _run(self, obs: Tensor, heads: slice) -> list[Tensor]:
         if self._captured is None:
@@ -119,7 +119,7 @@ class Net(nn.Module):
 
     def _small(self, obs: np.ndarray) -> NumpyNet | None:
         """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
-        if not self._may_be_small or len(obs) > MAX_ROWS or self.precision != torch.float32:
+        if not self._may_be_small or self.precision != torch.float32:
             return None
         if self._in_numpy is None or not self._in_numpy.valid():
             try:
@@ -127,7 +127,7 @@ class Net(nn.Module):
             except TypeError:
                 self._may_be_small = False
                 return None
-        return self._in_numpy
+        return self._in_numpy if len(obs) <= self._in_numpy.max_rows else None
 
 
 def activation_layers(name: str | None, place: str = "hid_layers_activation") -> list[nn.Module]:

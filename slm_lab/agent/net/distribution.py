@@ -34,7 +34,7 @@ Numbers = Any
 
 def to_numpy(x: Numbers) -> np.ndarray:
     """Return `x` as an array."""
-    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+    return x if isinstance(x, np.ndarray) else x.numpy(force=True)
 
 
 class Distribution(ABC):

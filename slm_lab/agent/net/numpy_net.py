@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-MAX_ROWS, MAX_WEIGHTS = 16, 128 * 128
-"""Observations at once, and weights of a layer, up to which numpy is the faster one (and needs no second thread)."""
+MAX_PRODUCTS = 16 * 128 * 128
+"""Observations at once, times the weights of a layer, up to which numpy is the faster one and takes no second thread."""
 
 Layer = tuple[np.ndarray, np.ndarray, Callable[..., np.ndarray] | None]
 """Transposed weight, bias, and activation in place; the first two are views of the parameters."""
@@ -27,6 +27,9 @@ class NumpyNet:
         body: linear layers and activations one after another.
         heads: of the same kind.
 
+    Attributes:
+        max_rows: observations at once up to which it is worth while.
+
     Raises:
         TypeError: there is another layer among them, a larger one, or one that is not in the CPU's memory.
     """
@@ -35,6 +38,7 @@ class NumpyNet:
         self._body, self._heads = _layers(body), [_layers(head) for head in heads]
         self._parameters = [parameter for module in (body, *heads) for parameter in module.parameters()]
         self._places = self._where()
+        self.max_rows = MAX_PRODUCTS // max(parameter.numel() for parameter in self._parameters)
 
     def __call__(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
         """Return the outputs `[B, out_dim]` of `heads` for observations `[B, *obs]`."""
@@ -61,7 +65,7 @@ def _run(layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
 def _layers(module: nn.Module) -> list[Layer]:
     layers: list[Any] = []
     for child in module if type(module) is nn.Sequential else [module]:
-        if type(child) is nn.Linear and child.weight.numel() <= MAX_WEIGHTS and child.bias is not None:
+        if type(child) is nn.Linear and child.weight.numel() <= MAX_PRODUCTS and child.bias is not None:
             layers.append((child.weight.detach().numpy().T, child.bias.detach().numpy(), None))
         elif type(child) in ACTIVATIONS and layers and layers[-1][2] is None:
             layers[-1] = (*layers[-1][:2], ACTIVATIONS[type(child)])

@@ -8,8 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from slm_lab.agent.net import make_net
-from slm_lab.agent.net.numpy_net import MAX_ROWS
+from slm_lab.agent.net.numpy_net import MAX_PRODUCTS
 from slm_lab.spec.net import ConvNet, MLPNet
+
+MOST = MAX_PRODUCTS // (64 * 32)
+"""Observations that the net of `mlp` is computed for in numpy."""
 
 
 def mlp(obs_shape=(4,), **keys):
@@ -42,7 +45,7 @@ def act(net, obs, *heads):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_to_act_a_small_net_is_not_run_by_torch_and_says_the_same(activation, shape, dtype):
     net = mlp(shape, hid_layers_activation=activation, out_layer_activation=["tanh", None])
-    obs = (torch.rand(MAX_ROWS, *shape) * 3).to(dtype)
+    obs = (torch.rand(MOST, *shape) * 3).to(dtype)
     expected = net(obs)
     forbid_torch(net)
     assert_close(act(net, obs), expected)
@@ -77,8 +80,9 @@ def test_it_follows_weights_that_move():
 @pytest.mark.parametrize(
     ("net", "obs"),
     [
-        (mlp(), torch.rand(MAX_ROWS + 1, 4)),
-        (mlp(hid_layers=[256, 256]), torch.rand(1, 4)),
+        (mlp(), torch.rand(MOST + 1, 4)),
+        (mlp(hid_layers=[256, 256]), torch.rand(5, 4)),
+        (mlp(hid_layers=[600, 600]), torch.rand(1, 4)),
         (mlp(layer_norm=True), torch.rand(1, 4)),
         (mlp(spectral_norm=True), torch.rand(1, 4)),
         (
