@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 MAX_PRODUCTS = 16 * 128 * 128
-"""Observations at once, times the weights of a layer, up to which numpy is the faster one and takes no second thread."""
+"""Observations at once times weights of a layer, up to which numpy is the faster one and takes no second thread."""
 
 Layer = tuple[np.ndarray, np.ndarray, Callable[..., np.ndarray] | None]
 """Transposed weight, bias, and activation in place; the first two are views of the parameters."""
