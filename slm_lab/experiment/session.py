@@ -144,6 +144,7 @@ class Session:
         if device.type == "cpu":
             choose_matmul(self.agent.algorithm.modules.values())
         self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
+        self._learned_first: tuple[int, int] | None = None  # frame and optimiser steps after the first training event
         self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
@@ -183,6 +184,8 @@ class Session:
             if agent.ready(clock.frame):
                 self._add(agent.update(clock.frame))
                 clock.opt_step = agent.opt_steps if self.shared is None else self.shared.opt_step
+                if self.compiled is None:
+                    self._judge_compiling()
                 if profile is not None:
                     profile.step()
             learned = now()
@@ -197,8 +200,6 @@ class Session:
                 self._evaluate()
             if crossed(clock.frame, passed, log_every) or clock.frame >= max_frame:
                 self._log()
-                if self.compiled is None and agent.opt_steps >= STEPS_TO_JUDGE:
-                    self._judge_compiling()
                 if now() > self._next_save and clock.frame < max_frame:
                     self._save()
         if self.report is not None:
@@ -206,12 +207,18 @@ class Session:
 
     def _judge_compiling(self) -> None:
         """Compile where the gradient steps to come earn it back. They are counted, not timed: same seed, same bits."""
-        frame, count = self.clock.frame, len(self.agent.algorithm.learners)
-        to_come = self.agent.opt_steps * (self.spec.env.max_frame / frame - 1) / count
-        self.compiled = to_come >= STEPS_TO_COMPILE and not self.agent.recurrent
-        if self.compiled:
-            logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)
-            self.agent.compile()
+        frame, steps = self.clock.frame, self.agent.opt_steps
+        if self._learned_first is None:
+            self._learned_first = frame, steps
+        elif steps >= STEPS_TO_JUDGE:
+            first_frame, first_steps = self._learned_first
+            each = (steps - first_steps) / len(self.agent.algorithm.learners)
+            to_come = each / (frame - first_frame) * (self.spec.env.max_frame - frame)
+            self.compiled = to_come >= STEPS_TO_COMPILE and not self.agent.recurrent
+            if self.compiled:
+                count = f"{to_come:.0f} gradient steps"
+                logger.info("session {}: torch.compile is worth its time for {}", self.index, count)
+                self.agent.compile()
 
     def _env_is_broken(self) -> DivergenceError | None:
         """Return what to say where it is the environment that gave no numbers: no algorithm can stay finite then."""
@@ -344,6 +351,7 @@ class Session:
             "history": list(self.history),
             "eval_history": list(self.eval_history),
             "compiled": self.compiled,
+            "learned_first": self._learned_first,
         }
         self.checkpoints.save(
             self.clock.frame,
@@ -395,7 +403,8 @@ class Session:
             self.history.extend(session["history"])
             self.eval_history.extend(session["eval_history"])
             if self.options.torch_compile == "auto":
-                self.compiled = session.get("compiled")
+                self.compiled = session["compiled"]
+                self._learned_first = session["learned_first"] and (*session["learned_first"],)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "

@@ -12,7 +12,7 @@ from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.profiling import bottleneck
 from slm_lab.experiment.session import Session
 from slm_lab.lib.files import read_rows
-from slm_lab.spec import SpecError
+from slm_lab.spec import Spec, SpecError
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "Reinforce", "DoubleDQN"])
@@ -143,13 +143,22 @@ def test_the_bottleneck_is_what_took_longest():
 
 
 @pytest.mark.parametrize(
-    ("mode", "worth", "frames"),
-    [("auto", 200, [2000]), ("auto", 10_000, []), ("false", 0, []), ("true", 10_000, [0])],
+    ("mode", "worth", "start", "frames"),
+    [
+        ("auto", 250, 64, [1656]),  # 293 steps are to come, one per 8 frames
+        ("auto", 300, 64, []),
+        ("auto", 170, 1000, [2592]),  # 176 are to come: those before learning began do not count
+        ("auto", 180, 1000, []),
+        ("false", 0, 64, []),
+        ("true", 10_000, 64, [0]),
+    ],
 )
-def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, frames):
+def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, start, frames):
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", worth)
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_JUDGE", 200)
-    spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}), []
+    spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}).to_dict(), []
+    spec["agent"]["algorithm"]["training_start_step"] = start
+    spec = Spec.from_dict("tiny", spec)
     session = Session(spec, begin(tmp_path, spec).for_session(0), options=RunOptions(torch_compile=mode))
     monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: seen.append(session.clock.frame))
     session.run()
