@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
@@ -133,9 +134,21 @@ class Agent:
         return self._hidden is not None
 
     @property
+    def convolves(self) -> bool:
+        """Whether there are convolutions in its nets."""
+        return any(isinstance(layer, nn.Conv2d) for net in self._nets() for layer in net.modules())
+
+    @property
     def opt_steps(self) -> int:
         """Optimiser steps taken."""
         return sum(learner.opt_steps for learner in self.algorithm.learners.values())
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of the learner that has taken most; each steps one optimiser or several."""
+        return max(
+            (learner.opt_steps // len(learner.groups) for learner in self.algorithm.learners.values()), default=0
+        )
 
     @property
     def lr(self) -> float:

@@ -41,9 +41,9 @@ SAVE_SHARE = 0.02
 """A checkpoint is written at the first log row and then every 10 seconds, or less often where it would take more than
 this share of the time: a replay memory of gigabytes is not written every few seconds."""
 
-STEPS_TO_JUDGE = 100
-STEPS_TO_COMPILE = 50_000
-"""Gradient steps of each learner. A step that is compiled saves 0.2 ms or more, and to compile takes about 10 s."""
+STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 2_000
+"""Gradient steps that earn back the 10 to 40 s that it takes to compile them. One saves 0.2 ms or more; through
+convolutions, 20 ms or more."""
 
 
 class Session:
@@ -144,7 +144,7 @@ class Session:
         if device.type == "cpu":
             choose_matmul(self.agent.algorithm.modules.values())
         self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
-        self._learned_first: tuple[int, int] | None = None  # frame and optimiser steps after the first training event
+        self._learned_first: tuple[int, int] | None = None  # frame and gradient steps after the first training event
         self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
@@ -207,18 +207,17 @@ class Session:
 
     def _judge_compiling(self) -> None:
         """Compile where the gradient steps to come earn it back. They are counted, not timed: same seed, same bits."""
-        frame, steps = self.clock.frame, self.agent.opt_steps
+        frame, steps = self.clock.frame, self.agent.gradient_steps
         if self._learned_first is None:
             self._learned_first = frame, steps
-        elif steps >= STEPS_TO_JUDGE:
-            first_frame, first_steps = self._learned_first
-            each = (steps - first_steps) / len(self.agent.algorithm.learners)
-            to_come = each / (frame - first_frame) * (self.spec.env.max_frame - frame)
-            self.compiled = to_come >= STEPS_TO_COMPILE and not self.agent.recurrent
-            if self.compiled:
-                count = f"{to_come:.0f} gradient steps"
-                logger.info("session {}: torch.compile is worth its time for {}", self.index, count)
-                self.agent.compile()
+            return
+        first_frame, first_steps = self._learned_first
+        to_come = (steps - first_steps) / (frame - first_frame) * (self.spec.env.max_frame - frame)
+        enough = CONV_STEPS_TO_COMPILE if self.agent.convolves else STEPS_TO_COMPILE
+        self.compiled = to_come >= enough and not self.agent.recurrent
+        if self.compiled:
+            logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)
+            self.agent.compile()
 
     def _env_is_broken(self) -> DivergenceError | None:
         """Return what to say where it is the environment that gave no numbers: no algorithm can stay finite then."""

@@ -5,7 +5,7 @@ import math
 import re
 
 import pytest
-from lab_runs import begin, make_spec, newest, rows, run_and_stop, run_session, same
+from lab_runs import CONV, begin, make_spec, newest, rows, run_and_stop, run_session, same
 
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
@@ -145,17 +145,16 @@ def test_the_bottleneck_is_what_took_longest():
 @pytest.mark.parametrize(
     ("mode", "worth", "start", "frames"),
     [
-        ("auto", 250, 64, [1656]),  # 293 steps are to come, one per 8 frames
-        ("auto", 300, 64, []),
-        ("auto", 170, 1000, [2592]),  # 176 are to come: those before learning began do not count
-        ("auto", 180, 1000, []),
+        ("auto", 480, 64, [72]),  # 491 steps are to come, one per 8 frames
+        ("auto", 500, 64, []),
+        ("auto", 370, 1000, [1008]),  # 374 are to come, though learning began late
+        ("auto", 380, 1000, []),
         ("false", 0, 64, []),
         ("true", 10_000, 64, [0]),
     ],
 )
 def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, start, frames):
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", worth)
-    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_JUDGE", 200)
     spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}).to_dict(), []
     spec["agent"]["algorithm"]["training_start_step"] = start
     spec = Spec.from_dict("tiny", spec)
@@ -175,3 +174,11 @@ def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 10_000)  # it is not judged anew
     run_session(spec, paths)
     assert len(compiled) == 2
+
+
+def test_convolutions_are_worth_compiling_sooner(tmp_path, monkeypatch):
+    spec, seen = make_spec("DoubleDQN", env="ALE/Pong-v5", net=CONV, max_frame=200), []
+    monkeypatch.setattr("slm_lab.experiment.session.CONV_STEPS_TO_COMPILE", 10)
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: seen.append(agent.gradient_steps))
+    run_session(spec, begin(tmp_path, spec))
+    assert seen == [2]
