@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from loguru import logger
 
+from slm_lab.env.envpool_backend import EnvpoolVecEnv
 from slm_lab.env.gym_backend import GymVecEnv
 from slm_lab.env.native_backend import FROM_ENVS, CartPoleVecEnv, is_cart_pole
 from slm_lab.env.registry import find_env, is_atari, make_single, register_wrapper
@@ -69,7 +70,7 @@ def make_env(
         env = _atari(spec, found, count, seed, render_mode, num_threads)
         clip_reward = "sign" if spec.clip_reward is None else spec.clip_reward
     else:
-        env = _gymnasium(spec, found, count, seed, render_mode)
+        env = _gymnasium(spec, found, count, seed, render_mode, num_threads)
         clip_reward = spec.clip_reward
     if spec.normalize_obs:
         env = NormalizeObs(env, clip=spec.clip_obs, training=training)
@@ -87,14 +88,19 @@ def make_spaces(spec: "EnvSpec") -> tuple[Box, gym.Space]:
     return env.obs_space, env.action_space
 
 
-def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None) -> VecEnv:
-    if spec.backend not in ("auto", "gymnasium"):
-        raise SpecError(f'env.backend: {spec.name} does not run on {spec.backend!r}; use "auto" or "gymnasium"')
-    plain = not (spec.kwargs or spec.wrappers or spec.image_downsize or render_mode)
-    if spec.backend == "auto" and plain and count >= FROM_ENVS and is_cart_pole(found):
-        return CartPoleVecEnv(
-            found, count, seed, min(limit for limit in (found.max_episode_steps, spec.max_t) if limit)
-        )
+def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None, num_threads: int) -> VecEnv:
+    if spec.backend == "ale":
+        raise SpecError(f'env.backend: {spec.name} does not run on "ale"; use "auto" or "gymnasium"')
+    plain = not (spec.wrappers or spec.image_downsize or render_mode)
+    if spec.backend == "envpool" and not render_mode:  # it is gymnasium that draws
+        if not plain:
+            raise SpecError(
+                'env.backend: "envpool" takes no wrappers and no image_downsize; remove them, or use "auto"'
+            )
+        limit = _time_limit(found, spec.max_t)
+        return EnvpoolVecEnv(spec.name, count, seed, spec.kwargs, limit, num_threads)
+    if spec.backend == "auto" and plain and not spec.kwargs and count >= FROM_ENVS and is_cart_pole(found):
+        return CartPoleVecEnv(found, count, seed, _time_limit(found, spec.max_t))
     built = [
         make_single(found, spec.name, spec.kwargs, spec.wrappers, render_mode if index == 0 else None)
         for index in range(count)
@@ -102,6 +108,12 @@ def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: 
     limits = [limit for limit in (built[0][1], spec.max_t) if limit is not None]
     env = GymVecEnv([env for env, _ in built], seed, spec.name, time_limit=min(limits, default=None))
     return env if spec.image_downsize is None else _resize(env, spec.name, (*spec.image_downsize,))
+
+
+def _time_limit(found: Any, max_t: int | None) -> int:
+    """Return the lower one of the environment's own limit and the spec's; 0 where there is none."""
+    own = getattr(found, "max_episode_steps", None)
+    return min((limit for limit in (own, max_t) if limit), default=0)
 
 
 def _atari(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None, num_threads: int) -> VecEnv:
