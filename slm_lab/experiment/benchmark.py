@@ -34,6 +34,10 @@ ABOUT_CELLS = """\
 The newest run of each spec counts, and where there are several specs for one place, the one with the higher score.
 An asterisk: see the notes at the end.
 """
+ABOUT_CURVES = """\
+The mean return of the last 100 episodes at each tenth of the frames, averaged over the seeds of the run.
+"""
+TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Result:
         baseline: mean return of random actions; NaN if unknown.
         seed: `meta.seed`.
         wall: seconds that a session took, on average; NaN if unknown.
+        curve: `total_reward` at each tenth of the frames, averaged over the sessions; NaN where one has none yet.
         spec_hash: as the run wrote it down.
         commit: of the lab, with "+" where it had changes; "unknown" if the run does not say.
         run: name of the folder.
@@ -67,6 +72,7 @@ class Result:
     baseline: float
     seed: int | None
     wall: float
+    curve: tuple[float, ...]
     spec_hash: str
     commit: str
     run: str
@@ -100,6 +106,7 @@ def benchmark_page(targets: Iterable[str | Path]) -> str:
     results = sorted((read_result(paths) for paths in find_runs(targets)), key=_order)
     notes = [f"- {result.run}: {note}" for result in results for note in result.notes]
     parts = [INTRODUCTION, "## Scores\n", ABOUT_CELLS, _matrix(results), "## Runs\n", runs_table(results)]
+    parts += ["## Curves\n", ABOUT_CURVES, _curves(results)]
     parts += ["## Notes\n", "\n".join(notes) + "\n"] if notes else []
     return "\n".join(parts)
 
@@ -164,6 +171,7 @@ def read_result(paths: RunPaths) -> Result:
         notes.append("the score is of evaluation episodes, not of training")
     label = spec["agent"].get("name", "agent")
     commit = derived.get("git_commit") or "unknown"
+    rows = _rows(paths, sessions, notes)
     return Result(
         env=_env_text(env),
         algorithm=algorithm if label == "agent" else label,
@@ -174,7 +182,8 @@ def read_result(paths: RunPaths) -> Result:
         scores=tuple(session["total_reward_ma"] for session in scored),
         baseline=math.nan if baseline is None else float(baseline),
         seed=spec["meta"].get("seed"),
-        wall=_wall(paths, sessions, notes),
+        wall=float(np.mean([row["wall_t"][-1] for row in rows])) if rows else math.nan,
+        curve=tuple(_at(rows, tenth * env["max_frame"]) for tenth in TENTHS),
         spec_hash=derived.get("spec_hash", "unknown"),
         commit=commit[:10] + "+" * (len(commit) > 10 and commit.endswith("+")),
         run=paths.folder.name,
@@ -229,17 +238,32 @@ def _read(file: Path, notes: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _wall(paths: RunPaths, sessions: Iterable[str], notes: list[str]) -> float:
-    """Return the seconds that a session took, on average."""
-    seconds = []
+def _rows(paths: RunPaths, sessions: Iterable[str], notes: list[str]) -> list[dict[str, np.ndarray]]:
+    """Return the training curves of the sessions that have one."""
+    found = []
     for index in sessions:
         try:
             rows = read_rows(paths.for_session(int(index)).session_df("train"))
         except OSError:
-            notes.append(f"the rows of session {index} are missing, so its time is not known")
+            notes.append(f"the rows of session {index} are missing, so its time and its curve are not known")
         else:
-            seconds += rows.get("wall_t", np.empty(0))[-1:].tolist()
-    return float(np.mean(seconds)) if seconds else math.nan
+            found += [rows] if len(rows.get("wall_t", ())) else []
+    return found
+
+
+def _at(curves: Sequence[Mapping[str, np.ndarray]], frame: float) -> float:
+    """Return the mean of the curves at a frame."""
+    if not curves or any(frame < curve["frame"][0] for curve in curves):
+        return math.nan
+    newest = [np.searchsorted(curve["frame"], frame, "right") - 1 for curve in curves]
+    return float(np.mean([curve["total_reward"][row] for curve, row in zip(curves, newest, strict=True)]))
+
+
+def _curves(results: Sequence[Result]) -> str:
+    """Return a table with one row for each run."""
+    head = ["environment", "spec", *(f"{tenth:.0%}" for tenth in TENTHS), "run"]
+    cells = ([result.env, result.spec_name, *map(number_text, result.curve), result.run] for result in results)
+    return markdown_table(head, cells)
 
 
 def _matrix(results: Sequence[Result]) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from lab_runs import begin, make_spec, run_session
 from loguru import logger
@@ -70,7 +71,7 @@ def tables(page):
 
 
 def test_environments_by_algorithms(data):
-    matrix, _ = tables(benchmark_page([data]))
+    matrix, *_ = tables(benchmark_page([data]))
     assert matrix == [
         {"environment": "Acrobot-v1", "frames": "8e2", "REINFORCE": "–", "PPO": "-81.0 [-82.0, -80.0]"},
         {
@@ -83,7 +84,7 @@ def test_environments_by_algorithms(data):
 
 
 def test_every_run_with_all_there_is_to_know(data):
-    _, runs = tables(benchmark_page([data]))
+    _, runs, _ = tables(benchmark_page([data]))
     assert [row["spec"] for row in runs] == ["ppo_acrobot", "reinforce_cartpole", "ppo_cartpole"]
     row = runs[2]
     assert re.fullmatch(r"0 min \d\d s", row.pop("time a seed"))
@@ -102,6 +103,19 @@ def test_every_run_with_all_there_is_to_know(data):
     }
 
 
+def test_curves_are_means_over_the_seeds(data):
+    paths = named(data, "ppo_cartpole")
+    for index, rewards in enumerate([(10, 30), (20, 50)]):
+        file = paths.for_session(index).session_df("train")
+        rows = pd.read_csv(file)
+        assert rows["frame"].tolist() == [200, 400]
+        rows.assign(total_reward=rewards).to_csv(file, index=False)
+    *_, curves = tables(benchmark_page([data]))
+    row = curves[2]
+    assert [row[f"{tenth}0%"] for tenth in range(1, 11)] == ["–"] * 4 + ["15.0"] * 5 + ["40.0"]
+    assert (row["environment"], row["spec"]) == ("CartPole-v1", "ppo_cartpole")
+
+
 def test_the_score_is_that_of_the_run(tmp_path):
     paths = run(tmp_path, "PPO", "tiny")
     said = read_json(paths.trial_metrics)["over_seeds"]["total_reward_ma"]
@@ -113,13 +127,13 @@ def test_the_newest_run_of_a_spec_counts_and_the_better_of_two_specs(data):
     newer = shutil.copytree(paths.folder, data / "ppo_cartpole_2999_01_01_000000")
     for index, score in enumerate([90.0, 110.0]):
         change(find_run(newer).trial_metrics, "sessions", str(index), total_reward_ma=score)
-    matrix, runs = tables(benchmark_page([data]))
+    matrix, runs, _ = tables(benchmark_page([data]))
     assert matrix[1]["PPO"] == "100.0 [90.0, 110.0]"
     assert len(runs) == 4
     older = paths.folder.rename(data / "other_2000_01_01_000000")
     for file in older.rglob("ppo_cartpole*"):
         file.rename(file.with_name(file.name.replace("ppo_cartpole", "other")))
-    matrix, _ = tables(benchmark_page([data]))
+    matrix, *_ = tables(benchmark_page([data]))
     assert matrix[1]["PPO"] == "150.0 [100.0, 200.0]"
 
 
@@ -130,7 +144,7 @@ def test_the_newest_run_of_a_spec_counts_and_the_better_of_two_specs(data):
         ("derived", {"mode": "dev"}, "a run in mode dev"),
         ("derived", None, "ppo_cartpole_t0_derived.json is missing"),
         ("trial_metrics", None, "ppo_cartpole_t0_trial_metrics.json is missing"),
-        ("session_df_train", None, "the rows of session 0 are missing, so its time is not known"),
+        ("session_df_train", None, "the rows of session 0 are missing, so its time and its curve are not known"),
     ],
 )
 def test_what_is_missing_is_said(data, file, change, note):
@@ -143,7 +157,7 @@ def test_what_is_missing_is_said(data, file, change, note):
             write_json(path, read_json(path) | change)
     page = benchmark_page([data])
     assert f"- {paths.folder.name}: {note}\n" in page
-    matrix, _ = tables(page)
+    matrix, *_ = tables(page)
     assert matrix[1]["PPO"] in ("150.0 [100.0, 200.0]\\*", "–")
 
 
@@ -153,7 +167,7 @@ def test_a_run_that_was_stopped_or_lacks_seeds(data):
     change(paths.trial_metrics, "sessions", "1", total_reward_ma=None)
     notes = read_result(paths).notes
     assert notes == ("1 of 2 seeds have a score", "stopped at 2e2 of 4e2 frames")
-    matrix, runs = tables(benchmark_page([data]))
+    matrix, runs, _ = tables(benchmark_page([data]))
     assert matrix[1]["PPO"] == "100.0\\*"
     assert runs[2]["95 % interval"] == "–"
 
