@@ -119,7 +119,7 @@ def test_the_notebook_works(desk, capsys):
     assert float(capsys.readouterr().out.split()[-1]) > 0
 
 
-def test_the_algorithm_learns(monkeypatch):
+def test_the_algorithm_runs(monkeypatch):
     (text,) = [text for _, text in blocks() if text.startswith("# slm_lab/agent/algorithm/vpg.py")]
     module = {}
     exec(text, module)

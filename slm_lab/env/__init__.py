@@ -92,28 +92,26 @@ def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: 
     if spec.backend == "ale":
         raise SpecError(f'env.backend: {spec.name} does not run on "ale"; use "auto" or "gymnasium"')
     plain = not (spec.wrappers or spec.image_downsize or render_mode)
+    limit = _lower(getattr(found, "max_episode_steps", None), spec.max_t)
     if spec.backend == "envpool" and not render_mode:  # it is gymnasium that draws
         if not plain:
             raise SpecError(
                 'env.backend: "envpool" takes no wrappers and no image_downsize; remove them, or use "auto"'
             )
-        limit = _time_limit(found, spec.max_t)
-        return EnvpoolVecEnv(spec.name, count, seed, spec.kwargs, limit, num_threads)
-    if spec.backend == "auto" and plain and not spec.kwargs and count >= FROM_ENVS and is_cart_pole(found):
-        return CartPoleVecEnv(found, count, seed, _time_limit(found, spec.max_t))
+        return EnvpoolVecEnv(spec.name, count, seed, spec.kwargs, limit or 0, num_threads)
+    if spec.backend == "auto" and plain and not spec.kwargs and count >= FROM_ENVS and is_cart_pole(found) and limit:
+        return CartPoleVecEnv(found, count, seed, limit)
     built = [
         make_single(found, spec.name, spec.kwargs, spec.wrappers, render_mode if index == 0 else None)
         for index in range(count)
     ]
-    limits = [limit for limit in (built[0][1], spec.max_t) if limit is not None]
-    env = GymVecEnv([env for env, _ in built], seed, spec.name, time_limit=min(limits, default=None))
+    env = GymVecEnv([env for env, _ in built], seed, spec.name, time_limit=_lower(built[0][1], spec.max_t))
     return env if spec.image_downsize is None else _resize(env, spec.name, (*spec.image_downsize,))
 
 
-def _time_limit(found: Any, max_t: int | None) -> int:
-    """Return the lower one of the environment's own limit and the spec's; 0 where there is none."""
-    own = getattr(found, "max_episode_steps", None)
-    return min((limit for limit in (own, max_t) if limit), default=0)
+def _lower(*limits: int | None) -> int | None:
+    """Return the lowest of the limits that there are."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _atari(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None, num_threads: int) -> VecEnv:

@@ -54,10 +54,12 @@ class EnvpoolVecEnv(VecEnv):
                 f"{', '.join(SAME_AS_GYMNASIUM)}"
             )
         self.name, self.num_envs, self._seed = name, num_envs, seed
-        self._options = {**options, "num_envs": num_envs, "max_episode_steps": time_limit, "num_threads": num_threads}
+        self._time_limit, self._restores = time_limit, 0
+        # of an episode that ends at its own limit, it would not tell whether it was over as well
+        own = {"num_envs": num_envs, "num_threads": num_threads, "max_episode_steps": time_limit + 1}
+        self._options = {**options, **own}
         self._env = self._make(seed)
-        with warnings.catch_warnings(action="ignore"):  # its bounds have more digits than its numbers
-            obs_space, action_space = self._env.observation_space, self._env.action_space
+        obs_space, action_space = self._env.observation_space, self._env.action_space
         self.obs_space, _ = lab_obs_space(obs_space, name)
         self.action_space, self._to_env = lab_action_space(action_space, name)
         self._action_dtype = action_space.dtype
@@ -71,24 +73,27 @@ class EnvpoolVecEnv(VecEnv):
 
     def step(self, action: np.ndarray) -> Step:
         """Act in every environment."""
-        obs, reward, terminated, truncated, _ = self._env.step(self._to_env(action).astype(self._action_dtype))
+        obs, reward, terminated, _, _ = self._env.step(self._to_env(action).astype(self._action_dtype))
         self.stats.add(reward)
+        truncated = self.stats.running_length >= self._time_limit
         self.obs = final_obs = obs.astype(np.float32)
         ended = (terminated | truncated).nonzero()[0]
         if len(ended):
             self.stats.finish(ended)
             self.obs = final_obs.copy()
             self.obs[ended] = self._env.reset(ended)[0]  # or the next step would do it, and pay nothing for it
-        return Step(self.obs, reward.astype(np.float32), terminated.copy(), truncated.copy(), final_obs)
+        return Step(self.obs, reward.astype(np.float32), terminated.copy(), truncated, final_obs)
 
     def state_dict(self) -> State:
-        """Return the statistics."""
-        return {"stats": self.stats.state_dict()}
+        """Return the statistics, and how often it was restored."""
+        return {"stats": self.stats.state_dict(), "restores": self._restores}
 
     def load_state_dict(self, state: State) -> bool:
         """Go on with fresh episodes, and not with those that have been lived."""
         self.stats.load_state_dict(state["stats"])
-        self._env = self._make(derive_seed(self._seed, "again", self.stats.episodes))
+        self._restores = state.get("restores", 0) + 1
+        self._env.close()
+        self._env = self._make(derive_seed(self._seed, "again", self._restores))
         self.reset()
         return False
 
@@ -99,13 +104,16 @@ class EnvpoolVecEnv(VecEnv):
     def _make(self, seed: int) -> Any:
         try:
             import envpool
-        except ImportError:
+        except ImportError as error:
             raise SpecError(
-                'env.backend: envpool is not installed; install it with: pip install "slm-lab[envpool]"'
-            ) from None
+                f'env.backend: envpool cannot be loaded ({error}); install it with: pip install "slm-lab[envpool]"'
+            ) from error
         try:
-            return envpool.make(self.name, env_type="gymnasium", seed=seed % 2**31, **self._options)
+            with warnings.catch_warnings(action="ignore"):  # of bounds with more digits than the numbers have
+                env = envpool.make(self.name, env_type="gymnasium", seed=seed % 2**31, **self._options)
+                _ = env.observation_space  # made now, and kept
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise SpecError(
                 f"env: envpool cannot make {self.name} so ({' '.join(str(error).split())[:200]}); remove its options"
             ) from error
+        return env

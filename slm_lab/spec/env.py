@@ -46,8 +46,8 @@ class EnvSpec(Section):
     image_downsize: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """[height, width] in pixels that images are resized to."""
     backend: Literal["auto", "gymnasium", "ale", "envpool"] = "auto"
-    """What steps the environments: gymnasium in a loop, ale, or envpool (an extra, for classic control and MuJoCo).
-    auto: ale for Atari, gymnasium for the rest, which has a vector of its own for 6 CartPoles or more."""
+    """What steps the environments: gymnasium in a loop, ale, or envpool (an extra, for some of classic control and
+    MuJoCo). auto: ale for Atari, gymnasium for the rest, which has a vector of its own for 6 CartPoles or more."""
     wrappers: list[dict[str, Any]] = Field(default_factory=list)
     """Wrappers of each environment, innermost first: {"id": name or "my_package:MyWrapper", argument: value}."""
 

@@ -108,6 +108,32 @@ def test_the_seed_decides_and_a_restored_one_begins_episodes_that_were_not_lived
     assert (again.obs != first).all()
 
 
+def test_an_episode_may_end_and_be_cut_in_the_same_step(pool):
+    def falls_at(**keys):
+        env = pool("CartPole-v1", seed=1, num_envs=1, **keys)
+        env.reset()
+        for step in range(1, 30):
+            if (ended := env.step(np.zeros(1, np.int64))).terminated[0]:
+                return step, ended
+        raise AssertionError
+
+    last, _ = falls_at()
+    again, step = falls_at(max_t=last)
+    assert again == last
+    assert step.truncated[0]
+
+
+def test_no_restored_one_lives_the_episodes_of_another(pool):
+    env = pool("CartPole-v1", num_envs=2)
+    firsts = [env.reset()]
+    for _ in range(2):  # no episode ends between them
+        other = pool("CartPole-v1", num_envs=2)
+        other.load_state_dict(round_trip(env.state_dict()))
+        firsts.append(other.obs)
+        env = other
+    assert len({first.tobytes() for first in firsts}) == 3
+
+
 def test_what_it_cannot_do_is_said(build, monkeypatch):
     with pytest.raises(SpecError, match="LunarLander-v3, envpool is not known to have the same"):
         build("LunarLander-v3", backend="envpool")

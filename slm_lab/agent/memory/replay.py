@@ -193,12 +193,12 @@ class Replay:
 
     def batch(self, index: np.ndarray) -> ReplayBatch:
         """Return the transitions that stand at the flat rows `index` ([B] int64), all of which must be valid."""
-        obs, next_obs = self._windows(index)
         if len(self._steps) == 1:
             reward, discount = self._reward.take(index), self._powers[1] * ~self._terminated.take(index)
+            obs, next_obs = self._obs_and_next(index)
         else:
             last, reward, discount = self._n_steps(index)
-            _, next_obs = self._windows(last)
+            obs, next_obs = self._obs(index), self._obs(last + self.num_envs)
         return ReplayBatch(
             obs=obs,
             action=self._to_device(self._action.take(index, axis=0)),
@@ -335,14 +335,20 @@ class Replay:
         """View [N, *obs] as [N, k, *frame]."""
         return obs.reshape(len(obs), self.frame_stack, *self._frame_shape)
 
-    def _windows(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _obs_and_next(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return obs and next_obs [B, *obs] of the transitions at `index`."""
         if self.frame_stack == 1:
-            return self._take_frames(index), self._take_frames(index + self.num_envs)
+            return self._obs(index), self._obs(index + self.num_envs)
         # views of a block [B, k + 1, *frame]: they share all frames but one each
         block = self._take_frames(index[:, None] + self._window)
         shape = (len(index), *self._obs_shape)
         return block[:, :-1].reshape(shape), block[:, 1:].reshape(shape)
+
+    def _obs(self, row: np.ndarray) -> torch.Tensor:
+        """Return the observations [B, *obs] whose newest frames stand at the flat rows `row`."""
+        if self.frame_stack == 1:
+            return self._take_frames(row)
+        return self._take_frames(row[:, None] + self._window[:-1]).reshape(len(row), *self._obs_shape)
 
     def _take_frames(self, row: np.ndarray) -> torch.Tensor:
         return self._to_device(self._frame.take(row, axis=0, mode="wrap"))

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -99,7 +100,7 @@ class Net(nn.Module):
         if self._captured is None:
             return self(obs, heads)
         try:
-            return self._captured(obs, heads)
+            return self._captured(self, obs, heads)
         except Exception as error:  # of a compiler everything may come; what is the net's own, comes again without it
             self._captured = None
             outputs = self(obs, heads)
@@ -109,7 +110,9 @@ class Net(nn.Module):
     def capture(self, backend: str = "inductor") -> None:
         """Act from now on by one CUDA graph, in which no kernel waits for Python; for nets on a GPU."""
         options: Any = {"triton.cudagraphs": True} if backend == "inductor" else None
-        self._captured = torch.compile(self.forward, fullgraph=True, backend=backend, options=options)
+        # torch keeps graphs by code object, and no more than eight: every net needs one of its own
+        forward = FunctionType(Net.forward.__code__.replace(), Net.forward.__globals__)
+        self._captured = torch.compile(forward, fullgraph=True, backend=backend, options=options)
 
     def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
         if self.precision == torch.float32:

@@ -66,7 +66,7 @@ class Categorical(Distribution):
     """One of n actions; `logits` `[..., n]` need no normalising, actions are int64 `[...]`."""
 
     def __init__(self, logits: Numbers) -> None:
-        # what is only acted on needs no normalising
+        # what is only acted on (then these are the logits themselves) needs no normalising
         self.log_p = logits if isinstance(logits, np.ndarray) else functional.log_softmax(logits, dim=-1)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +96,9 @@ class MultiCategorical(Distribution):
     @classmethod
     def from_one_head(cls, logits: Numbers, nvec: list[int]) -> Self:
         """Build from the logits of all choices side by side, `[..., sum(nvec)]`."""
-        return cls(*torch.as_tensor(logits).split(nvec, dim=-1))
+        if isinstance(logits, np.ndarray):
+            return cls(*np.split(logits, np.cumsum(nvec)[:-1], axis=-1))
+        return cls(*logits.split(nvec, dim=-1))
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Draw every choice."""
@@ -267,7 +269,7 @@ class Beta(Distribution):
     def from_net(cls, *outputs: Numbers) -> Self:
         """Build from two heads; concentrations are 1 + softplus, so that there is a single mode."""
         # the small term keeps the mode defined where both softplus underflow to 0
-        alpha, beta = (functional.softplus(torch.as_tensor(out)) + (1 + _UNIT_EDGE) for out in outputs)
+        alpha, beta = (_softplus(out) + (1 + _UNIT_EDGE) for out in outputs)
         return cls(alpha, beta)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
@@ -298,6 +300,10 @@ class Beta(Distribution):
 
     def _log_normalizer(self) -> Tensor:
         return torch.lgamma(self.alpha) + torch.lgamma(self.beta) - torch.lgamma(self.alpha + self.beta)
+
+
+def _softplus(x: Numbers) -> Numbers:
+    return np.logaddexp(0, x) if isinstance(x, np.ndarray) else functional.softplus(x)
 
 
 ACTION_PDS: dict[str, dict[str, type[Distribution]]] = {

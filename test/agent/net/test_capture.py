@@ -1,5 +1,7 @@
 """Acting by a captured graph."""
 
+import copy
+
 import numpy as np
 import torch
 from loguru import logger
@@ -45,3 +47,24 @@ def test_what_cannot_be_captured_is_acted_on_with_a_warning():
     assert len(messages) == 1
     assert "acting cannot be compiled here" in messages[0]
     assert "no compiler here" in messages[0]
+
+
+def test_every_net_has_a_graph_of_its_own():
+    obs, graphs = np.ones((2, 4), np.float32), []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    nets = [net_of() for _ in range(12)]
+    for net in nets:
+        net.capture(backend)
+        net(obs)
+    twin = copy.deepcopy(nets[0])
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter += 1
+    for net in (*nets, twin):
+        assert_allclose(net(obs)[0], net(torch.from_numpy(obs))[0].detach(), rtol=1e-5)
+        assert net._captured is not None
+    assert len(graphs) >= len(nets)

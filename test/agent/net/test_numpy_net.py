@@ -20,10 +20,6 @@ def mlp(obs_shape=(4,), **keys):
     return make_net(spec, obs_shape, [3, 1])
 
 
-def conv():
-    return make_net(ConvNet(conv_hid_layers=[[4, 3, 1, 0, 1]], fc_hid_layers=[]), (1, 8, 8), [2])
-
-
 def forbid_torch(net):
     """Let no layer of `net` be run by torch."""
 
