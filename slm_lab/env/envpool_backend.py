@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class EnvpoolVecEnv(VecEnv):
 
     def _make(self, seed: int) -> Any:
         try:
-            import envpool
+            envpool = import_module("envpool")
         except ImportError as error:
             raise SpecError(
                 f'env.backend: envpool cannot be loaded ({error}); install it with: pip install "slm-lab[envpool]"'
