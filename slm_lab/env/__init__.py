@@ -90,7 +90,7 @@ def make_spaces(spec: "EnvSpec") -> tuple[Box, gym.Space]:
 
 def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: str | None, num_threads: int) -> VecEnv:
     if spec.backend == "ale":
-        raise SpecError(f'env.backend: {spec.name} does not run on "ale"; use "auto" or "gymnasium"')
+        raise SpecError(f'env.backend: {spec.name} does not run on {spec.backend!r}; use "auto" or "gymnasium"')
     plain = not (spec.wrappers or spec.image_downsize or render_mode)
     limit = _lower(getattr(found, "max_episode_steps", None), spec.max_t)
     if spec.backend == "envpool" and not render_mode:  # it is gymnasium that draws
