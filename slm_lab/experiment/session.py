@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class Session:
         if device.type == "cpu":
             choose_matmul(self.agent.algorithm.modules.values())
         self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
-        self._learned_first: tuple[int, int] | None = None  # frame and gradient steps after the first training event
+        self._learned_first: Sequence[int] | None = None  # frame and gradient steps after the first training event
         self.shared: Shared | None = None
         self.clock = Clock()
         self.totals: dict[str, list[float]] = {}  # metric -> [sum, count] since the last log row
@@ -403,7 +403,7 @@ class Session:
             self.eval_history.extend(session["eval_history"])
             if self.options.torch_compile == "auto":
                 self.compiled = session["compiled"]
-                self._learned_first = session["learned_first"] and (*session["learned_first"],)
+                self._learned_first = session["learned_first"]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise SpecError(
                 f"{self.paths.model_dir}: the checkpoint of frame {frame} does not fit the spec "

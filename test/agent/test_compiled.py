@@ -9,7 +9,6 @@ from loguru import logger
 from torch import nn
 from torch.testing import assert_close
 
-from slm_lab.agent.net.compiled import CompiledStep
 from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec.net import MLPNet
 
@@ -30,7 +29,7 @@ def trained(spec, frames, backend=None):
     """Return metrics and weights of a short run; with a backend, its steps are compiled."""
     run = Run(spec)
     for learner in run.agent.algorithm.learners.values() if backend else ():
-        learner._compiled = CompiledStep(learner.loss, learner.nets, learner.groups, backend)
+        learner.compile(backend)
     run.train(frames)
     return run.metrics, run.agent.nets_state()
 
@@ -75,7 +74,7 @@ def test_it_goes_on_from_a_loaded_state(warnings):
     net = nn.Linear(3, 1)
     group = ParameterGroup(net.parameters(), MLPNet(hid_layers=[], optim_spec={"name": "Adam", "lr": 0.1}))
     learner = Learner(lambda net, x: (net(x).square().mean(), {}), net, [group])
-    learner._compiled = CompiledStep(learner.loss, net, learner.groups, "aot_eager")
+    learner.compile("aot_eager")
 
     def some_steps():
         for x in torch.eye(3).split(1):

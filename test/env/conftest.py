@@ -33,6 +33,15 @@ def same_step(left, right):
     return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(left, right, strict=True))
 
 
+def assert_steps_stay(env):
+    """What `reset` and `step` return is not written to by later steps."""
+    steps = [env.reset(), *(array for action in random_actions(env, 60) for array in env.step(action))]
+    kept = [array.copy() for array in steps]
+    for action in random_actions(env, 60, seed=1):
+        env.step(action)
+    assert all(np.array_equal(array, copy) for array, copy in zip(steps, kept, strict=True))
+
+
 @pytest.fixture
 def build():
     """make_env(spec(name, **keys), seed, **how), closed at the end."""

@@ -219,7 +219,7 @@ class Replay:
         rows = (index + np.arange(length + len(self._steps))[:, None] * self.num_envs) % self.capacity
         before = (rows - self.num_envs) % self.capacity
         first = ~self.valid[before] | self._terminated[before]
-        shown = self._frame.take(rows[..., None] + self._window[:-1], axis=0, mode="wrap")
+        shown = self._stacked(rows)
         place = self.valid[rows[:length]].ravel().nonzero()[0]  # l * B + b
         row = rows.ravel()[place]
         last, reward, discount = self._n_steps(row)
@@ -279,8 +279,7 @@ class Replay:
         """Tell for which of `envs` the last transition was terminated and `window` is nevertheless what followed it."""
         newest = self._newest[envs]
         terminated = self._terminated[(newest - self.num_envs) % self.capacity]
-        stored = self._frame.take(newest[:, None] + self._window[:-1], axis=0, mode="wrap")
-        return terminated & (stored == window).reshape(len(envs), -1).all(axis=1)
+        return terminated & (self._stacked(newest) == window).reshape(len(envs), -1).all(axis=1)
 
     def _n_steps(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return for the transitions at `index` the row of their last step, their return, the discount of what follows.
@@ -340,18 +339,22 @@ class Replay:
         if self.frame_stack == 1:
             return self._obs(index), self._obs(index + self.num_envs)
         # views of a block [B, k + 1, *frame]: they share all frames but one each
-        block = self._take_frames(index[:, None] + self._window)
+        block = self._to_device(self._take(index[:, None] + self._window))
         shape = (len(index), *self._obs_shape)
         return block[:, :-1].reshape(shape), block[:, 1:].reshape(shape)
 
     def _obs(self, row: np.ndarray) -> torch.Tensor:
         """Return the observations [B, *obs] whose newest frames stand at the flat rows `row`."""
         if self.frame_stack == 1:
-            return self._take_frames(row)
-        return self._take_frames(row[:, None] + self._window[:-1]).reshape(len(row), *self._obs_shape)
+            return self._to_device(self._take(row))
+        return self._to_device(self._stacked(row).reshape(len(row), *self._obs_shape))
 
-    def _take_frames(self, row: np.ndarray) -> torch.Tensor:
-        return self._to_device(self._frame.take(row, axis=0, mode="wrap"))
+    def _stacked(self, row: np.ndarray) -> np.ndarray:
+        """Return the windows [*row, k, *frame] whose newest frames stand at `row`."""
+        return self._take(row[..., None] + self._window[:-1])
+
+    def _take(self, row: np.ndarray) -> np.ndarray:
+        return self._frame.take(row, axis=0, mode="wrap")
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
-from slm_lab.agent.net.fallback import warn_uncompiled
+from slm_lab.agent.net.fallback import OrPlain
 from slm_lab.agent.net.history import History
 from slm_lab.agent.net.numpy_net import NumpyNet
 from slm_lab.spec.errors import SpecError
@@ -70,7 +70,7 @@ class Net(nn.Module):
         self.precision = torch.float32
         self._may_be_small = not normalize
         self._in_numpy: NumpyNet | None = None
-        self._captured: Callable[..., list[Tensor]] | None = None
+        self._captured: OrPlain | None = None
 
     def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
@@ -93,26 +93,17 @@ class Net(nn.Module):
         if small is not None:
             return small(obs, heads)
         seen = torch.from_numpy(obs).to(next(self.parameters()).device)
+        run = self._captured or Net.forward
         with torch.no_grad():
-            return [out.numpy(force=True) for out in self._run(seen, heads)]
-
-    def _run(self, obs: Tensor, heads: slice) -> list[Tensor]:
-        if self._captured is None:
-            return self(obs, heads)
-        try:
-            return self._captured(self, obs, heads)
-        except Exception as error:  # of a compiler everything may come; what is the net's own, comes again without it
-            self._captured = None
-            outputs = self(obs, heads)
-            warn_uncompiled("acting", error)
-            return outputs
+            return [out.numpy(force=True) for out in run(self, seen, heads)]
 
     def capture(self, backend: str = "inductor") -> None:
         """Act from now on by one CUDA graph, in which no kernel waits for Python; for nets on a GPU."""
         options: Any = {"triton.cudagraphs": True} if backend == "inductor" else None
         # torch keeps graphs by code object, and no more than eight: every net needs one of its own
         forward = FunctionType(Net.forward.__code__.replace(), Net.forward.__globals__)
-        self._captured = torch.compile(forward, fullgraph=True, backend=backend, options=options)
+        compiled = torch.compile(forward, fullgraph=True, backend=backend, options=options)
+        self._captured = OrPlain("acting", compiled, Net.forward)
 
     def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
         if self.precision == torch.float32:

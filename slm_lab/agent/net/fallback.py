@@ -1,10 +1,34 @@
-"""What is said where `torch.compile` fails and the plain code goes on."""
+"""What goes on where `torch.compile` fails."""
+
+from collections.abc import Callable
+from typing import Any
 
 from loguru import logger
 
 
-def warn_uncompiled(what: str, error: Exception) -> None:
-    """Warn that `what` is done without `torch.compile`, because of `error`."""
-    cause = getattr(error, "inner_exception", error)
-    why = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-    logger.warning("--torch-compile: {} cannot be compiled here and is done without ({})", what, why)
+class OrPlain:
+    """Calls `fast`; from its first failure on, which is warned of, `plain`, which does the same without a compiler.
+
+    Args:
+        what: is done, for the warning.
+        fast: fails, if ever, before anything is changed, and with an error of any kind.
+        plain: passes on errors of its own.
+    """
+
+    def __init__(self, what: str, fast: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        self.what, self.plain = what, plain
+        self.fast: Callable[..., Any] | None = fast
+
+    def __call__(self, *args: Any) -> Any:
+        """Return what either returns."""
+        if self.fast is None:
+            return self.plain(*args)
+        try:
+            return self.fast(*args)
+        except Exception as error:  # of a compiler everything may come; what is the code's own comes again without it
+            self.fast = None
+            result = self.plain(*args)
+            cause = getattr(error, "inner_exception", error)
+            why = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+            logger.warning("--torch-compile: {} cannot be compiled here and is done without ({})", self.what, why)
+            return result

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
-from slm_lab.agent.net.fallback import warn_uncompiled
+from slm_lab.agent.net.fallback import OrPlain
 from slm_lab.spec import NetSpec, SpecError
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
@@ -113,7 +113,7 @@ class Learner:
             if isinstance(module, TRAINED_IN_TRAINING)
             and any(id(parameter) in trained for parameter in module.parameters(recurse=False))
         ]
-        self._compiled: Any = None
+        self._compiled: OrPlain | None = None
         for module in nets.modules():  # spectral norms: how they follow the weight that they are of
             if isinstance(module, ParametrizationList) and id(module.original) in trained:
                 self._in_training += list(module)
@@ -123,17 +123,18 @@ class Learner:
         """Learning rate of the first group."""
         return self.groups[0].lr
 
-    def compile(self) -> None:
-        """Hand every step but the very first to `torch.compile`, as one graph."""
+    def compile(self, backend: str = "inductor") -> None:
+        """Hand every step but the very first to this backend of `torch.compile`, as one graph."""
         from slm_lab.agent.net.compiled import CompiledStep
 
-        self._compiled = CompiledStep(self.loss, self.nets, self.groups)
+        self._compiled = OrPlain("the step", CompiledStep(self.loss, self.nets, self.groups, backend), self._plain)
 
     def step(self, *batch: Any) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
         for module in self._in_training:
             module.train()
-        metrics = self._plain(*batch) if self._compiled is None or not self.opt_steps else self._fast(*batch)
+        take = self._compiled if self._compiled is not None and self.opt_steps else self._plain
+        metrics = take(*batch)
         for module in self._in_training:
             module.eval()
         self.opt_steps += len(self.groups)
@@ -142,15 +143,6 @@ class Learner:
     def _plain(self, *batch: Any) -> dict[str, Tensor]:
         gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)
         return metrics | largest([group.step(own) for group, own in by_group(self.groups, gradients)])
-
-    def _fast(self, *batch: Any) -> dict[str, Tensor]:
-        try:
-            return self._compiled(*batch)
-        except Exception as error:  # of a compiler everything may come; what is the loss's own, comes again without it
-            self._compiled = None
-            metrics = self._plain(*batch)
-            warn_uncompiled("the step", error)
-            return metrics
 
     def decay(self, frame: int) -> None:
         """Move the learning rates on: to be called once per training event.
