@@ -449,6 +449,8 @@ class OffPolicyActorCritic(Algorithm):
 
     gamma: Share
     """Discount of the reward one step later, 0 to 1."""
+    num_step_returns: Count = 1
+    """Steps of reward in a target before the value of what follows."""
     training_frequency: Count = 1
     """Frames between two training events; a vector step has at most one."""
     training_start_step: Natural = 1000

@@ -38,6 +38,9 @@ class SoftActorCritic:
     actions, where Christodoulou has 0.98: with few actions that is as good as random. log alpha is kept in
     [log_alpha_min, log_alpha_max], which the papers do not do.
 
+    With `num_step_returns` n, the target is r + gamma r' + … + gamma^n E[Q_target - alpha log pi], shorter where the
+    episode ends: rewards are known sooner, by steps that an older policy chose, and without the entropy of those steps.
+
     Example:
         "algorithm": {"name": "SoftActorCritic", "gamma": 0.99, "training_frequency": 4, "training_iter": 1,
                       "training_start_step": 1000}
@@ -48,7 +51,7 @@ class SoftActorCritic:
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm, net_spec = spec.algorithm, critic_spec(spec)
         self.spec, self.setting = algorithm, setting
-        self.memory = setting.memory(spec)
+        self.memory = setting.memory(spec, num_steps=algorithm.num_step_returns)
         nets = SoftNets(spec, net_spec, setting.obs_space, setting.action_space, targets=True)
         self.nets = nets.to(setting.device)
         self.modules, self.polyak_coef = dict(nets.named_children()), net_spec.polyak_coef

@@ -29,7 +29,8 @@ class TD3:
 
     without the second term where the episode terminated; and, every `policy_delay` times, the policy up Q_1(s, pi(s)),
     after which all target nets follow by the `polyak_coef` of the critics' net spec. Acting adds noise of deviation
-    `exploration_noise`; before `training_start_step` all actions are random.
+    `exploration_noise`; before `training_start_step` all actions are random. With `num_step_returns` n, which the paper
+    does not have, the target is r + gamma r' + … + gamma^n min Q_target, shorter where the episode ends.
 
     Example:
         "algorithm": {"name": "TD3", "gamma": 0.99, "training_frequency": 4, "training_iter": 1,
@@ -41,7 +42,7 @@ class TD3:
     def __init__(self, spec: AgentSpec, setting: Setting) -> None:
         algorithm, actor_spec, net_spec = spec.algorithm, spec.net.for_role("actor"), critic_spec(spec)
         self.spec, self.setting = algorithm, setting
-        self.memory = setting.memory(spec)
+        self.memory = setting.memory(spec, num_steps=algorithm.num_step_returns)
         nets = TD3Nets(actor_spec, net_spec, setting.obs_space.shape or (), bounded_width(setting.action_space))
         self.nets = nets.to(setting.device)
         self.modules, self.polyak_coef = dict(nets.named_children()), net_spec.polyak_coef

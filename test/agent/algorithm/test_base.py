@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from hand import add, make
 
 from slm_lab.agent.algorithm.base import CHUNK, actor_critic_groups, mean_metrics, values_and_log_probs
 from slm_lab.agent.memory import RolloutBatch
@@ -71,3 +72,27 @@ def test_a_rollout_is_evaluated_step_by_step_and_chunk_by_chunk(shared):
     assert next_value[-1].tolist() == pytest.approx(net.value(last_obs).tolist(), abs=1e-6)
     assert not value.requires_grad
     assert not log_prob.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "net"),
+    [
+        ("SoftActorCritic", {"update_type": "polyak", "polyak_coef": 0.25}),
+        ("TD3", {"update_type": "polyak", "polyak_coef": 0.25}),
+        ("CrossQ", {"hid_layers": [3], "critic_batch_renorm": True}),
+    ],
+)
+def test_the_targets_of_actor_critics_on_a_replay_go_as_many_steps_on_as_asked(name, net):
+    keys = {"name": name, "gamma": 0.5, "num_step_returns": 3, "training_start_step": 0}
+    replay = {"name": "Replay", "batch_size": 1, "max_size": 10}
+    algorithm = make(keys, replay, net=net, action_space=Box(-1.0, 1.0, (1,), np.float32))
+    algorithm.memory.sample = lambda frame: algorithm.memory.batch(np.zeros(1, np.int64))
+    seen = []
+    algorithm.critic_learner.step = lambda *batch: (
+        seen.append(batch) or {"loss": torch.zeros(()), "error": torch.zeros(1)}
+    )
+    for t in range(3):
+        add(algorithm.memory, float(t), np.zeros(1), 2.0**t, t + 1.0)
+    algorithm.update(1)
+    obs, _, reward, discount, next_obs, *_ = seen[0]
+    assert [x.item() for x in (obs, reward, discount, next_obs)] == [0.0, 1 + 2 / 2 + 4 / 4, 1 / 8, 3.0]
