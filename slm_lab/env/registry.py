@@ -212,4 +212,5 @@ def _newer_version(name: str) -> str:
         newer = f"{base}-v{min(known for known in versions if known > int(version))}"
         logger.warning("env.name: gymnasium has no {} any more; {} is used", name, newer)
         return newer
-    raise SpecError(f"env.name: no environment {name!r}{did_you_mean(name, gym.registry)}")
+    near = did_you_mean(name, gym.registry) or "; gymnasium.pprint_registry() lists those that there are"
+    raise SpecError(f"env.name: no environment {name!r}{near}")

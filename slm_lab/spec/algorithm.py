@@ -1,5 +1,6 @@
 """The `agent.algorithm` part of a spec: one model per algorithm."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -281,11 +282,30 @@ class PPOSIL(SelfImitation, PPOKeys):
         return self
 
 
+TARGET_KEYS = ("update_type", "update_frequency", "polyak_coef")
+"""Keys of a net that say how its target net follows."""
+
+
+def _given(net: Any, keys: Iterable[str]) -> list[str]:
+    """Return which of the net's `keys` are not as they are by default."""
+    return [key for key in keys if getattr(net, key) != type(net).model_fields[key].default]
+
+
+def _refuse(agent: "AgentSpec", keys: Iterable[str], of: str) -> None:
+    for key in _given(agent.net, keys):
+        name: Any = agent.algorithm.name
+        raise problem(f"agent.net.{key}", f"{name} has no {of}; remove it")
+
+
+def _warn(line: str) -> None:
+    from loguru import logger  # only where there is something to say: it takes a while to import
+
+    logger.warning(line)
+
+
 def _warn_if_too_short(training_start_step: int, env: EnvSpec) -> None:
     if training_start_step >= env.max_frame:
-        from loguru import logger  # only where there is something to say: it takes a while to import
-
-        logger.warning(
+        _warn(
             f"agent.algorithm.training_start_step: {training_start_step} is not before "
             f"env.max_frame {env.max_frame}, so it will not learn"
         )
@@ -325,12 +345,15 @@ class ActionValue(Algorithm):
                 )
         return self
 
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
+        """Raise if the net's spec speaks of a policy, as there is none; say so if it would never explore."""
+        _refuse(agent, ("shared", "use_same_optim", "log_std_init", "actor_init_std", "critic_init_std"), "policy")
+        if self.action_policy == "greedy" and getattr(agent.net, "noisy_sigma", None) is None:
+            _warn("agent.algorithm.action_policy: greedy without agent.net.noisy_sigma never explores")
+
     def check_no_target(self, agent: "AgentSpec") -> None:
         """Raise if the net's spec speaks of a target net, where there is none."""
-        for key in ("update_type", "update_frequency", "polyak_coef"):
-            if getattr(agent.net, key) != type(agent.net).model_fields[key].default:
-                name: Any = agent.algorithm.name
-                raise problem(f"agent.net.{key}", f"{name} has no target net; remove it")
+        _refuse(agent, TARGET_KEYS, "target net")
 
 
 class SARSA(ActionValue):
@@ -343,9 +366,10 @@ class SARSA(ActionValue):
     training_frequency: Count
     """Size of a batch: vector steps with OnPolicyBatchReplay, finished episodes with OnPolicyReplay."""
 
-    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:  # noqa: ARG002
-        """Raise if the net's spec speaks of a target net."""
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise if the net's spec speaks of a target net as well."""
         self.check_no_target(agent)
+        super().check(agent, env)
 
 
 class C51(Section):
@@ -406,6 +430,7 @@ class QLearning(ActionValue):
 
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise if it would never update its target net, or not read a loss; say so if it would never learn."""
+        super().check(agent, env)
         _warn_if_too_short(self.training_start_step, env)
         if agent.net.update_type == "polyak" and agent.net.polyak_coef == 0:
             raise problem("agent.net.polyak_coef", "missing; update_type polyak needs it, e.g. 0.005")
@@ -495,7 +520,9 @@ class MaximumEntropy(OffPolicyActorCritic):
     """Greatest logarithm of the learned temperature."""
 
     @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
+    def _check_temperature(self) -> Self:
+        if self.fixed_alpha is not None and self.alpha_lr is not None:
+            raise problem("alpha_lr", "the temperature is not learned, as fixed_alpha says; remove one of them")
         if self.log_alpha_min > min(self.log_alpha_max, 0.0):
             raise problem(
                 "log_alpha_min", f"{self.log_alpha_min} must not be above 0, where it begins, nor above log_alpha_max"
@@ -519,6 +546,16 @@ class CrossQ(MaximumEntropy):
     """The algorithm."""
     policy_delay: Count = 3
     """Gradient steps of the critics to one of the policy."""
+
+    def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
+        """Raise as the others do; say so where target nets are spoken of, or the critics are not normalised."""
+        super().check(agent, env)
+        place, net = ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
+        critic = net.for_role("critic")
+        for key in _given(critic, TARGET_KEYS):
+            _warn(f"agent.{place}.{key}: CrossQ has no target nets; ignored")
+        if critic.type in ("MLPNet", "ConvNet") and not (critic.batch_renorm or critic.batch_norm):
+            _warn(f"agent.{place}: CrossQ's critics have no target nets to steady them, give them batch_renorm")
 
 
 class TD3(OffPolicyActorCritic):

@@ -92,7 +92,7 @@ def _unwrap_lists(raw: Raw) -> None:
         if not isinstance(value, list):
             continue
         if len(value) != 1:
-            raise SpecError(f"{key}: a list of {len(value)}; a spec has one")
+            raise SpecError(f"{key}: a list of {len(value)}; a spec has one, {{…}}")
         raw[key] = value[0]
         _say(f"{key}: [{{…}}] is read as {{…}}")
 
@@ -118,11 +118,14 @@ def _nest_sil_replay(raw: Raw) -> None:
     if _at(raw, "agent.algorithm").get("name") not in ("SIL", "PPOSIL"):
         return
     if memory.get("sil_replay") is None:
+        given = [key for key in PrioritizedReplay.model_fields if key != "name" and key in memory]
+        if not given and "sil_replay_name" not in memory:
+            return  # nothing to read; what is missing, the check of SIL says
         kind = memory.pop("sil_replay_name", None) or "Replay"
-        keys = {key: memory.pop(key) for key in [key for key in PrioritizedReplay.model_fields if key in memory]}
-        keys = {key: value for key, value in keys.items() if key in REPLAYS.get(kind, PrioritizedReplay).model_fields}
-        name = keys.pop("name", memory.get("name"))
-        memory |= {"name": name, "sil_replay": {"name": kind, **keys}}
+        read = REPLAYS.get(kind, PrioritizedReplay).model_fields
+        values = {key: memory.pop(key) for key in given}
+        keys = {key: value for key, value in values.items() if key in read}
+        memory["sil_replay"] = {"name": kind, **keys}
         _say(f"agent.memory: {', '.join(keys)} are read as those of sil_replay {kind}")
     if memory["sil_replay"].get("name") == "PrioritizedReplay" and memory["sil_replay"].get("beta_spec") is None:
         memory["sil_replay"]["beta_spec"] = {"name": "no_decay", "start_val": 0.1}

@@ -210,6 +210,8 @@ BROKEN = [
     ),
     (A2C, "agent.algorithm.training_frequency", MISSING, "agent.algorithm.training_frequency: missing"),
     (DQN, "agent.memory.max_size", 16, "agent.memory.max_size: 16 is less than a batch of 32; make it larger"),
+    (DQN, "agent.net.log_std_init", 0.0, "agent.net.log_std_init: DQN has no policy; remove it"),
+    (DQN, "agent.net.shared", True, "agent.net.shared: DQN has no policy; remove it"),
     (DQN, "agent.net.update_type", "polyak", "agent.net.polyak_coef: missing; update_type polyak needs it, e.g. 0.005"),
     (
         DQN,
@@ -357,7 +359,7 @@ BROKEN = [
         "agent.algorithm.normalize_advantages: must be 'standardize'",
     ),
     (PPO, "agent.algorithm.target_kl", 0, "agent.algorithm.target_kl: must be greater than 0.0, got 0"),
-    (SIL, "agent.memory", {"name": "OnPolicyBatchReplay"}, "agent.memory.sil_replay.batch_size: missing"),
+    (SIL, "agent.memory", {"name": "OnPolicyBatchReplay"}, "agent.memory.sil_replay: missing; Replay or Prior"),
     (SIL, "agent.memory.sil_replay.name", "Replai", "agent.memory.sil_replay.name: unknown replay 'Replai'; did you"),
     (SIL, "agent.algorithm.name", "ActorCritic", "agent.memory.sil_replay: only SIL and PPOSIL replay past episodes;"),
     (PPOSIL, "agent.memory.name", "OnPolicyReplay", "agent.memory.name: OnPolicyReplay does not suit PPOSIL; use OnPo"),
@@ -365,7 +367,7 @@ BROKEN = [
     (PPOSIL, "agent.algorithm.minibatch_size", 100, "100 does not divide time_horizon x num_envs = 128 x 4 = 512;"),
     (PPO, "search", {"gamma": [0, 1]}, "search.gamma: must be a path and a distribution"),
     (PPO, "search", {"agent.algorithm.gamma__choice": 0.9}, "search.agent.algorithm.gamma__choice: must be a list of"),
-    (PPO, "agent", [PPO["agent"], PPO["agent"]], "agent: a list of 2; a spec has one"),
+    (PPO, "agent", [PPO["agent"], PPO["agent"]], "agent: a list of 2; a spec has one, {…}"),
 ]
 
 

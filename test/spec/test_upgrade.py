@@ -362,7 +362,7 @@ def test_a_search_by_old_paths():
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_spec_has_one_agent(count):
-    with pytest.raises(SpecError, match=f"^agent: a list of {count}; a spec has one$"):
+    with pytest.raises(SpecError, match=f"^agent: a list of {count}; a spec has one, {{…}}$"):
         upgrade({"agent": [{}] * count})
 
 
@@ -370,4 +370,21 @@ def test_a_run_too_short_to_learn_anything_is_announced(lines):
     load_spec("demo.json", "dqn_cartpole", ["env.max_frame=100", "agent.algorithm.training_start_step=100"])
     assert lines == [
         "WARNING: agent.algorithm.training_start_step: 100 is not before env.max_frame 100, so it will not learn"
+    ]
+
+
+def test_values_that_never_explore_are_announced(lines):
+    keys = ["agent.algorithm.action_policy=greedy", "agent.algorithm.explore_var_spec=null"]
+    load_spec("demo.json", "dqn_cartpole", keys)
+    assert lines == ["WARNING: agent.algorithm.action_policy: greedy without agent.net.noisy_sigma never explores"]
+    load_spec("benchmark/rainbow/rainbow_cartpole.json", "rainbow_cartpole")
+    assert len(lines) == 1
+
+
+def test_what_crossq_does_not_read_and_what_it_lacks_is_announced(lines):
+    keys = ["agent.critic_net.polyak_coef=0.1", "agent.critic_net.batch_renorm=false"]
+    load_spec("benchmark/crossq/crossq_cartpole.json", "crossq_cartpole", keys)
+    assert [line.partition(": ")[2] for line in lines] == [
+        "agent.critic_net.polyak_coef: CrossQ has no target nets; ignored",
+        "agent.critic_net: CrossQ's critics have no target nets to steady them, give them batch_renorm",
     ]

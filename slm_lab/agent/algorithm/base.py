@@ -193,7 +193,7 @@ def require_discrete(space: gym.Space, algorithm: str) -> int:
     if not isinstance(space, gym.spaces.Discrete):
         raise SpecError(
             f"agent.algorithm.name: {algorithm} needs discrete actions, but the environment has {space}; "
-            "use ActorCritic or PPO, or another environment"
+            "use another algorithm, e.g. PPO, or another environment"
         )
     return int(space.n)
 

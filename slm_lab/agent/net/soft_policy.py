@@ -43,6 +43,11 @@ class SoftPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.relaxed = pdtype == "GumbelSoftmax"
+        if self.relaxed and not isinstance(action_space, spaces.Discrete):
+            raise SpecError(
+                f"agent.algorithm.action_pdtype: GumbelSoftmax is for discrete actions, but these are {action_space}; "
+                "use Normal"
+            )
         self.net = ActorCritic(spec, obs_space, action_space, "Categorical" if self.relaxed else pdtype, critic=False)
         self.discrete = isinstance(action_space, spaces.Discrete)
         width = int(action_space.n) if isinstance(action_space, spaces.Discrete) else bounded_width(action_space)
@@ -134,6 +139,12 @@ class SoftNets(nn.Module):
         if targets:
             self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         target_entropy = algorithm.target_entropy
+        ratio = type(algorithm).model_fields["target_entropy_ratio"].default
+        if algorithm.target_entropy_ratio != ratio and not self.policy.discrete:
+            raise SpecError(
+                "agent.algorithm.target_entropy_ratio: only for discrete actions, but these are "
+                f"{action_space}; give target_entropy, or remove it"
+            )
         if target_entropy == "auto":
             target_entropy = self.policy.target_entropy(algorithm.target_entropy_ratio)
         self.target_entropy = float(target_entropy)
@@ -154,7 +165,7 @@ def bounded_width(space: spaces.Space) -> int:
     """Return the numbers of a continuous action in [-1, 1]; an error where it is another."""
     if not (isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded("both")):
         raise SpecError(
-            f"env.name: {space} are no bounded continuous actions, which this algorithm needs; use ActorCritic or PPO, "
-            "or another environment"
+            f"env.name: {space} are no bounded continuous actions, which this algorithm needs; use "
+            "another algorithm, e.g. PPO, or another environment"
         )
     return space.shape[0]

@@ -98,7 +98,7 @@ def _make(cls: str, options: Any, inputs: Sequence[Tensor], place: str) -> tuple
     elif cls in LAYERS:
         layer = _built(LAYERS[cls], options, f"{place}.{cls}")
     else:
-        raise SpecError(f"{place}: no class {cls!r} in torch.nn{did_you_mean(cls, [*SIZED, *LAYERS])}")
+        raise SpecError(f"{place}: {cls!r} is no layer that can stand here{did_you_mean(cls, [*SIZED, *LAYERS])}")
     try:
         return layer, put_out(layer, *inputs)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -220,7 +220,7 @@ def test_without_exploration_it_is_greedy_and_draws_nothing(policy):
 
 
 def test_other_actions_than_discrete_ones_are_an_error():
-    message = r"agent\.algorithm\.name: DQN needs discrete actions, .*MultiDiscrete.*; use ActorCritic or PPO"
+    message = r"agent\.algorithm\.name: DQN needs discrete actions, .*MultiDiscrete.*; use another algorithm"
     with pytest.raises(SpecError, match=message):
         make(DQN, MEMORY, action_space=MultiDiscrete([2, 2]))
 

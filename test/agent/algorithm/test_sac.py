@@ -157,6 +157,21 @@ def test_target_entropy(keys, target):
     assert sac(Box(-1.0, 1.0, (3,), np.float32)).nets.target_entropy == -3.0
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"target_entropy_ratio": 0.5},
+            r"target_entropy_ratio: only for discrete actions, .*; give target_entropy, or",
+        ),
+        ({"action_pdtype": "GumbelSoftmax"}, r"action_pdtype: GumbelSoftmax is for discrete actions, .*; use Normal"),
+    ],
+)
+def test_keys_of_discrete_actions_do_not_suit_continuous_ones(keys, message):
+    with pytest.raises(SpecError, match=message):
+        sac(BOX, **keys)
+
+
 def test_the_temperature_stays_within_its_bounds():
     bounds = {"log_alpha_min": -0.02, "log_alpha_max": 0.015}
     for target, bound in ((-100.0, -0.02), (100.0, 0.015)):
