@@ -490,12 +490,16 @@ class OffPolicyActorCritic(Algorithm):
         _warn_if_too_short(self.training_start_step, env)
         if agent.net.shared:
             raise problem("agent.net.shared", "the policy and the critics are nets of their own; set it to false")
-        place, critic = ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
+        place, critic = self._critics(agent)
         if self.has_target_nets and (critic.update_type != "polyak" or critic.polyak_coef == 0):
             raise problem(
                 f"agent.{place}.polyak_coef",
                 "the target nets follow in small steps; give update_type polyak and a polyak_coef, e.g. 0.005",
             )
+
+    def _critics(self, agent: "AgentSpec") -> tuple[str, Any]:
+        """Return where the spec of the critics' net stands, and that spec."""
+        return ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
 
 
 class MaximumEntropy(OffPolicyActorCritic):
@@ -550,7 +554,7 @@ class CrossQ(MaximumEntropy):
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise as the others do; say so where target nets are spoken of, or the critics are not normalised."""
         super().check(agent, env)
-        place, net = ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
+        place, net = self._critics(agent)
         critic = net.for_role("critic")
         for key in _given(critic, TARGET_KEYS):
             _warn(f"agent.{place}.{key}: CrossQ has no target nets; ignored")

@@ -30,8 +30,8 @@ class CrossQ:
 
     The norms stand before the activations and not at the input, and are as the critics' net spec says
     (`batch_renorm` of `critic_net`, or `critic_batch_renorm` of `net`); the paper's critics are 2048 wide, and its
-    Adam has betas 0.5, 0.999: all of these are keys of the spec. Discrete actions and
-    `num_step_returns`, which the paper does not have, are as in `SoftActorCritic`.
+    Adam has betas 0.5, 0.999: all of these are keys of the spec. Discrete actions and `num_step_returns`,
+    which the paper does not have, are as in `SoftActorCritic`.
 
     Example:
         "algorithm": {"name": "CrossQ", "gamma": 0.99, "training_frequency": 4, "training_iter": 1,

@@ -43,13 +43,13 @@ class SoftPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.relaxed = pdtype == "GumbelSoftmax"
-        if self.relaxed and not isinstance(action_space, spaces.Discrete):
+        self.discrete = isinstance(action_space, spaces.Discrete)
+        if self.relaxed and not self.discrete:
             raise SpecError(
                 f"agent.algorithm.action_pdtype: GumbelSoftmax is for discrete actions, but these are {action_space}; "
                 "use Normal"
             )
         self.net = ActorCritic(spec, obs_space, action_space, "Categorical" if self.relaxed else pdtype, critic=False)
-        self.discrete = isinstance(action_space, spaces.Discrete)
         width = int(action_space.n) if isinstance(action_space, spaces.Discrete) else bounded_width(action_space)
         exact = self.discrete and not self.relaxed
         self.action_width, self.outputs = (0, width) if exact else (width, 1)
@@ -138,13 +138,13 @@ class SoftNets(nn.Module):
         self.temperature = Temperature(1.0, *bounds) if fixed is None else Temperature(fixed, -math.inf, math.inf)
         if targets:
             self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        target_entropy = algorithm.target_entropy
         ratio = type(algorithm).model_fields["target_entropy_ratio"].default
         if algorithm.target_entropy_ratio != ratio and not self.policy.discrete:
             raise SpecError(
                 "agent.algorithm.target_entropy_ratio: only for discrete actions, but these are "
                 f"{action_space}; give target_entropy, or remove it"
             )
+        target_entropy = algorithm.target_entropy
         if target_entropy == "auto":
             target_entropy = self.policy.target_entropy(algorithm.target_entropy_ratio)
         self.target_entropy = float(target_entropy)
