@@ -169,6 +169,8 @@ def read_result(paths: RunPaths) -> Result:
         notes.append("the commit of the lab was not known to it")
     if spec["meta"].get("rigorous_eval"):
         notes.append("the score is of evaluation episodes, not of training")
+    if (precision := spec["meta"].get("precision", "float32")) != "float32":
+        notes.append(f"trained in {precision}")
     label = spec["agent"].get("name", "agent")
     commit = derived.get("git_commit") or "unknown"
     rows = _rows(paths, sessions, notes)

@@ -178,6 +178,13 @@ def test_changes_in_the_checkout_are_seen(data):
     assert read_result(paths).commit == "0123456789+"
 
 
+def test_another_precision_is_said(data):
+    paths = named(data, "ppo_cartpole")
+    assert read_result(paths).notes == ()
+    change(paths.trial_spec, "ppo_cartpole", "meta", precision="bfloat16")
+    assert read_result(paths).notes == ("trained in bfloat16",)
+
+
 def test_arguments_that_make_another_task(data):
     paths = named(data, "ppo_cartpole")
     change(paths.trial_spec, "ppo_cartpole", "env", name="LunarLander-v3", continuous=True)
