@@ -142,6 +142,20 @@ def test_a_seed_is_drawn_once_and_written_down(tmp_path):
     assert same(newest(again)[1]["net"], newest(trial.paths)[1]["net"])
 
 
+def test_seeds_are_added_to_a_finished_run(tmp_path):
+    trial = Trial(make_spec(max_frame=400), data_dir=tmp_path)
+    know_baseline(tmp_path, trial.spec)
+    trial.run()
+    first = rows(trial.paths)
+    more = Trial(make_spec(max_frame=400, meta={"max_session": 2}), data_dir=tmp_path, resume=trial.paths.folder)
+    more.run()
+    assert read_json(trial.paths.trial_metrics)["sessions"].keys() == {"0", "1"}
+    assert rows(trial.paths) == first
+    never = begin(tmp_path / "never", more.spec)
+    run_session(more.spec, never, 1)
+    assert rows(trial.paths, 1) == rows(never, 1)
+
+
 def test_a_run_at_work_is_not_touched_by_a_second_process(tmp_path):
     spec = make_spec()
     paths = begin(tmp_path, spec)
