@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from slm_lab.spec.env import EnvSpec
+from slm_lab.spec.errors import warn
 from slm_lab.spec.model import (
     Count,
     Natural,
@@ -286,26 +287,15 @@ TARGET_KEYS = ("update_type", "update_frequency", "polyak_coef")
 """Keys of a net that say how its target net follows."""
 
 
-def _given(net: Any, keys: Iterable[str]) -> list[str]:
-    """Return which of the net's `keys` are not as they are by default."""
-    return [key for key in keys if getattr(net, key) != type(net).model_fields[key].default]
-
-
 def _refuse(agent: "AgentSpec", keys: Iterable[str], of: str) -> None:
-    for key in _given(agent.net, keys):
+    for key in agent.net.changed(keys):
         name: Any = agent.algorithm.name
         raise problem(f"agent.net.{key}", f"{name} has no {of}; remove it")
 
 
-def _warn(line: str) -> None:
-    from loguru import logger  # only where there is something to say: it takes a while to import
-
-    logger.warning(line)
-
-
 def _warn_if_too_short(training_start_step: int, env: EnvSpec) -> None:
     if training_start_step >= env.max_frame:
-        _warn(
+        warn(
             f"agent.algorithm.training_start_step: {training_start_step} is not before "
             f"env.max_frame {env.max_frame}, so it will not learn"
         )
@@ -349,7 +339,7 @@ class ActionValue(Algorithm):
         """Raise if the net's spec speaks of a policy, as there is none; say so if it would never explore."""
         _refuse(agent, ("shared", "use_same_optim", "log_std_init", "actor_init_std", "critic_init_std"), "policy")
         if self.action_policy == "greedy" and getattr(agent.net, "noisy_sigma", None) is None:
-            _warn("agent.algorithm.action_policy: greedy without agent.net.noisy_sigma never explores")
+            warn("agent.algorithm.action_policy: greedy without agent.net.noisy_sigma never explores")
 
     def check_no_target(self, agent: "AgentSpec") -> None:
         """Raise if the net's spec speaks of a target net, where there is none."""
@@ -490,16 +480,12 @@ class OffPolicyActorCritic(Algorithm):
         _warn_if_too_short(self.training_start_step, env)
         if agent.net.shared:
             raise problem("agent.net.shared", "the policy and the critics are nets of their own; set it to false")
-        place, critic = self._critics(agent)
+        place, critic = agent.critics
         if self.has_target_nets and (critic.update_type != "polyak" or critic.polyak_coef == 0):
             raise problem(
                 f"agent.{place}.polyak_coef",
                 "the target nets follow in small steps; give update_type polyak and a polyak_coef, e.g. 0.005",
             )
-
-    def _critics(self, agent: "AgentSpec") -> tuple[str, Any]:
-        """Return where the spec of the critics' net stands, and that spec."""
-        return ("net", agent.net) if agent.critic_net is None else ("critic_net", agent.critic_net)
 
 
 class MaximumEntropy(OffPolicyActorCritic):
@@ -554,12 +540,12 @@ class CrossQ(MaximumEntropy):
     def check(self, agent: "AgentSpec", env: EnvSpec) -> None:
         """Raise as the others do; say so where target nets are spoken of, or the critics are not normalised."""
         super().check(agent, env)
-        place, net = self._critics(agent)
+        place, net = agent.critics
         critic = net.for_role("critic")
-        for key in _given(critic, TARGET_KEYS):
-            _warn(f"agent.{place}.{key}: CrossQ has no target nets; ignored")
+        for key in critic.changed(TARGET_KEYS):
+            warn(f"agent.{place}.{key}: CrossQ has no target nets; ignored")
         if critic.type in ("MLPNet", "ConvNet") and not (critic.batch_renorm or critic.batch_norm):
-            _warn(f"agent.{place}: CrossQ's critics have no target nets to steady them, give them batch_renorm")
+            warn(f"agent.{place}: CrossQ's critics have no target nets to steady them, give them batch_renorm")
 
 
 class TD3(OffPolicyActorCritic):

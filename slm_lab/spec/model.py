@@ -79,6 +79,10 @@ class Section(BaseModel):
         if unknown:
             raise problem(unknown[0], unknown_text("unknown key", unknown[0], cls.model_fields), more=len(unknown) - 1)
 
+    def changed(self, keys: Iterable[str]) -> list[str]:
+        """Return which of `keys` are not as they are by default."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
 
 @cache
 def descriptions(section: type[Section]) -> dict[str, str]:

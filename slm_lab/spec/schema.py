@@ -133,6 +133,11 @@ class AgentSpec(Section):
             raise problem("critic_net", f"{name} has none; give keys critic_… of net instead, or remove it")
         return self
 
+    @property
+    def critics(self) -> tuple[str, Any]:
+        """Which key holds the spec of the critics' net, and that spec."""
+        return ("net", self.net) if self.critic_net is None else ("critic_net", self.critic_net)
+
 
 class SearchScheduler(Section):
     """What stops bad trials of a search early: each is judged at some frames, by the mean over its seeds."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
-from slm_lab.spec.errors import SpecError
+from slm_lab.spec.errors import SpecError, warn
 from slm_lab.spec.model import unknown_text
 from slm_lab.spec.schema import Spec
 from slm_lab.spec.variables import set_path
@@ -195,10 +195,8 @@ class SearchSpace:
         text = f"with {show_values(failed[0][0])}: {failed[0][1]}"
         if len(failed) == DRAWN:
             raise SpecError(f"search: {text}")
-        from loguru import logger  # only where there is something to say: it takes a while to import
-
         share = f"{len(failed)} of {DRAWN} combinations drawn at random make no spec; such trials fail"
-        logger.warning("search: {}, e.g. {}", share, text)
+        warn(f"search: {share}, e.g. {text}")
 
     def refuse_bad(
         self, combinations: Iterable[Mapping[str, Any]], attempt: Callable[[Mapping[str, Any]], object]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from slm_lab.spec.algorithm import ALGORITHMS
-from slm_lab.spec.errors import SpecError
+from slm_lab.spec.errors import SpecError, warn
 from slm_lab.spec.memory import MEMORIES, REPLAYS, PrioritizedReplay
 from slm_lab.spec.net import NETS, ROLES, NetSpec
 
@@ -178,7 +178,7 @@ def _drop_not_yet(raw: Raw) -> None:
 def _train_alone(raw: Raw) -> None:
     meta = _at(raw, "meta")
     if meta.get("distributed") and meta.get("max_session", 1) == 1:
-        _warn(f'meta.distributed: "{meta["distributed"]}" is read as false, as one session has nobody to train with')
+        warn(f'meta.distributed: "{meta["distributed"]}" is read as false, as one session has nobody to train with')
         meta["distributed"] = False
 
 
@@ -192,11 +192,11 @@ def _fix_algorithm(raw: Raw) -> None:
     algorithm = _at(raw, "agent.algorithm")
     if algorithm.get("action_pdtype") == "NormalTanh":  # was in spec files, but never in the lab
         algorithm["action_pdtype"] = "default"
-        _warn("agent.algorithm.action_pdtype: there is no NormalTanh; read as default")
+        warn("agent.algorithm.action_pdtype: there is no NormalTanh; read as default")
     steps, frequency = algorithm.get("num_step_returns"), algorithm.get("training_frequency")
     if algorithm.get("name") in ("ActorCritic", "SIL") and steps is not None and frequency not in (None, steps):
         algorithm["training_frequency"] = steps
-        _warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
+        warn(f"agent.algorithm.training_frequency: {frequency} is read as num_step_returns {steps}, as it always was")
 
 
 def _move_target(raw: Raw) -> None:
@@ -206,7 +206,7 @@ def _move_target(raw: Raw) -> None:
     if net.get("polyak_coef") == 0:
         net["update_type"] = "replace"
         del net["polyak_coef"]
-        _warn("agent.net.polyak_coef: 0 would never move the target net; read as update_type replace")
+        warn("agent.net.polyak_coef: 0 would never move the target net; read as update_type replace")
 
 
 def _draw_sequences(raw: Raw) -> None:
@@ -215,7 +215,7 @@ def _draw_sequences(raw: Raw) -> None:
         memory = _at(raw, place)
         if _at(raw, "agent.net").get("type") == "RecurrentNet" and memory.get("use_cer"):
             memory["use_cer"] = False
-            _warn(f"{place}.use_cer: true is read as false, as a RecurrentNet learns from sequences")
+            warn(f"{place}.use_cer: true is read as false, as a RecurrentNet learns from sequences")
 
 
 def _move_spectral_norm(raw: Raw) -> None:
@@ -226,7 +226,7 @@ def _move_spectral_norm(raw: Raw) -> None:
     own = bool(agent.get("critic_net"))
     net, key = _at(agent, "critic_net" if own else "net"), "spectral_norm" if own else "critic_spectral_norm"
     if "spectral_norm" not in getattr(NETS.get(str(net.get("type"))), "model_fields", {}):
-        _warn(f"agent.algorithm.spectral_norm: a {net.get('type')} has none; ignored")
+        warn(f"agent.algorithm.spectral_norm: a {net.get('type')} has none; ignored")
     elif wanted:
         net[key] = True
         _say("agent.algorithm.spectral_norm is read as that of the critics' net")
@@ -279,7 +279,7 @@ def _rename_optimizers(raw: Raw) -> None:
             spec["name"] = spec.pop("optimizer", "Adam")
             for key in ("alpha", "k"):
                 spec.pop(key, None)
-            _warn(f"{path}.name: there is no Lookahead here; read as the {spec['name']} inside it")
+            warn(f"{path}.name: there is no Lookahead here; read as the {spec['name']} inside it")
 
 
 def _optimizers(raw: Raw) -> Iterator[tuple[str, Raw]]:
@@ -369,16 +369,10 @@ def _drop(raw: Raw, section: str, key: str, why: str) -> None:
     part = _at(raw, section)
     if key in part:
         del part[key]
-        _warn(f"{section}.{key}: {why}" if section else f"{key}: {why}")
+        warn(f"{section}.{key}: {why}" if section else f"{key}: {why}")
 
 
 def _say(line: str) -> None:
     from loguru import logger  # only where there is something to say: it takes a while to import
 
     logger.info(line)
-
-
-def _warn(line: str) -> None:
-    from loguru import logger
-
-    logger.warning(line)

@@ -143,7 +143,7 @@ def actor_critic_groups(net: ActorCritic, spec: NetSpec) -> list[ParameterGroup]
 
 def critic_spec(spec: AgentSpec) -> NetSpec:
     """Return the net spec of the critics: `critic_net` where there is one, else `net` with its `critic_X`."""
-    return (spec.net if spec.critic_net is None else spec.critic_net).for_role("critic")
+    return spec.critics[1].for_role("critic")
 
 
 def critic_group(critics: nn.Module, spec: AgentSpec) -> ParameterGroup:

@@ -138,8 +138,7 @@ class SoftNets(nn.Module):
         self.temperature = Temperature(1.0, *bounds) if fixed is None else Temperature(fixed, -math.inf, math.inf)
         if targets:
             self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        ratio = type(algorithm).model_fields["target_entropy_ratio"].default
-        if algorithm.target_entropy_ratio != ratio and not self.policy.discrete:
+        if algorithm.changed(["target_entropy_ratio"]) and not self.policy.discrete:
             raise SpecError(
                 "agent.algorithm.target_entropy_ratio: only for discrete actions, but these are "
                 f"{action_space}; give target_entropy, or remove it"
