@@ -222,17 +222,21 @@ def pull(
 def benchmark_table(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the page there, e.g. docs/BENCHMARKS.md.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write the page there, e.g. docs/BENCHMARKS.md; other runs in it stay."
+        ),
     ] = None,
     log_level: LogLevel = "INFO",
 ) -> int:
     """Make a Markdown table of what runs came to: environments by algorithms, then every run."""
     from slm_lab.experiment.benchmark import benchmark_page
+    from slm_lab.experiment.benchmark_rows import extended_page
     from slm_lab.lib.files import atomic_write
     from slm_lab.lib.logger import setup_logger
 
     setup_logger(log_level)
-    page = benchmark_page(runs)
+    page = extended_page(out, runs) if out is not None and out.exists() else benchmark_page(runs)
     if out is None:
         print(page, end="")  # noqa: T201 - the result of the command
     else:

@@ -38,6 +38,9 @@ ABOUT_CURVES = """\
 The mean return of the last 100 episodes at each tenth of the frames, averaged over the seeds of the run.
 """
 TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+RUNS_HEAD = ["environment", "algorithm", "spec", "score", "95 % interval", "seeds", "each seed", "frames"]
+RUNS_HEAD += ["time a seed", "spec hash", "commit", "run"]
+CURVES_HEAD = ["environment", "spec", *(f"{tenth:.0%}" for tenth in TENTHS), "run"]
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,26 @@ def benchmark_page(targets: Iterable[str | Path]) -> str:
     Raises:
         SpecError: there is no run.
     """
-    results = sorted((read_result(paths) for paths in find_runs(targets)), key=_order)
+    return page_of(read_results(targets))
+
+
+def page_of(results: Iterable[Result]) -> str:
+    """Return the whole page for what some runs came to."""
+    results = sorted(results, key=_order)
     notes = [f"- {result.run}: {note}" for result in results for note in result.notes]
     parts = [INTRODUCTION, "## Scores\n", ABOUT_CELLS, _matrix(results), "## Runs\n", runs_table(results)]
     parts += ["## Curves\n", ABOUT_CURVES, _curves(results)]
     parts += ["## Notes\n", "\n".join(notes) + "\n"] if notes else []
     return "\n".join(parts)
+
+
+def read_results(targets: Iterable[str | Path]) -> list[Result]:
+    """Read what the runs that `targets` mean left behind.
+
+    Raises:
+        SpecError: there is no run.
+    """
+    return [read_result(paths) for paths in find_runs(targets)]
 
 
 def find_runs(targets: Iterable[str | Path]) -> list[RunPaths]:
@@ -177,7 +194,7 @@ def read_result(paths: RunPaths) -> Result:
     return Result(
         env=_env_text(env),
         algorithm=algorithm if label == "agent" else label,
-        rank=list(ALGORITHMS).index(algorithm) if algorithm in ALGORITHMS else len(ALGORITHMS),
+        rank=rank_of(algorithm),
         max_frame=float(env["max_frame"]),
         spec_name=paths.spec_name,
         sessions=tuple(scores),
@@ -191,6 +208,11 @@ def read_result(paths: RunPaths) -> Result:
         run=paths.folder.name,
         notes=tuple(notes),
     )
+
+
+def rank_of(algorithm: str) -> int:
+    """Return the place of an algorithm among the columns; those that the lab does not know are last."""
+    return list(ALGORITHMS).index(algorithm) if algorithm in ALGORITHMS else len(ALGORITHMS)
 
 
 def _search_note(paths: RunPaths) -> str:
@@ -263,9 +285,8 @@ def _at(curves: Sequence[Mapping[str, np.ndarray]], frame: float) -> float:
 
 def _curves(results: Sequence[Result]) -> str:
     """Return a table with one row for each run."""
-    head = ["environment", "spec", *(f"{tenth:.0%}" for tenth in TENTHS), "run"]
     cells = ([result.env, result.spec_name, *map(number_text, result.curve), result.run] for result in results)
-    return markdown_table(head, cells)
+    return markdown_table(CURVES_HEAD, cells)
 
 
 def _matrix(results: Sequence[Result]) -> str:
@@ -288,7 +309,6 @@ def _matrix(results: Sequence[Result]) -> str:
 
 def runs_table(results: Sequence[Result]) -> str:
     """Return a table in Markdown with one row for each run."""
-    head = "environment|algorithm|spec|score|95 % interval|seeds|each seed|frames|time a seed|spec hash|commit|run"
     cells = (
         [
             result.env,
@@ -306,7 +326,7 @@ def runs_table(results: Sequence[Result]) -> str:
         ]
         for result in results
     )
-    return markdown_table(head.split("|"), cells)
+    return markdown_table(RUNS_HEAD, cells)
 
 
 def _cell(result: Result | None) -> str:

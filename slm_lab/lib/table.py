@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 
 
@@ -9,6 +10,30 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def read_markdown_table(text: str) -> tuple[list[str], list[list[str]]]:
+    """Read back the table that a text ends with, as `markdown_table` has written it.
+
+    Returns:
+        head and rows.
+
+    Raises:
+        ValueError: there is none, or something else is among its lines.
+    """
+    lines = list(itertools.dropwhile(lambda line: not line.startswith("|"), text.rstrip("\n").split("\n")))
+    if len(lines) < 2:
+        raise ValueError("no table")
+    head, _, *rows = map(_markdown_cells, lines)
+    if any(len(row) != len(head) for row in rows):
+        raise ValueError(f"a row of a table has not {len(head)} cells")
+    return head, rows
+
+
+def _markdown_cells(line: str) -> list[str]:
+    if not (line.startswith("| ") and line.endswith(" |")):
+        raise ValueError(f"{line[:40]!r} is no row of a table")
+    return [cell.replace("\\|", "|") for cell in line[2:-2].split(" | ")]
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

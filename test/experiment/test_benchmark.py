@@ -1,16 +1,22 @@
 """The table says what the files of the runs say, and names what they do not say."""
 
+import itertools
 import json
+import math
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from lab_runs import begin, make_spec, run_session
 from loguru import logger
 
+from slm_lab.cli import main
 from slm_lab.experiment.analysis import analyze_trial
-from slm_lab.experiment.benchmark import benchmark_page, find_runs, read_result
+from slm_lab.experiment.benchmark import benchmark_page, find_runs, page_of, read_result
+from slm_lab.experiment.benchmark_rows import extended_page
 from slm_lab.experiment.paths import find_run
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.spec import SpecError
@@ -213,3 +219,141 @@ def test_a_run_without_a_spec_cannot_be_told(data):
     paths.trial_spec.write_text(json.dumps({})[:1])
     with pytest.raises(SpecError, match="no whole spec in it"):
         benchmark_page([data])
+
+
+# --- a page that is already there
+
+SPECS = ("ppo_acrobot", "ppo_cartpole", "reinforce_cartpole")
+WRITTEN_PAGE = Path(__file__).parents[2] / "docs/BENCHMARKS.md"
+
+
+def relabel(paths, label, algorithm):
+    change(paths.trial_spec, paths.spec_name, "agent", name=label)
+    change(paths.trial_spec, paths.spec_name, "agent", "algorithm", name=algorithm)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        # not in the order of the alphabet, and far from the algorithms beside them
+        {"ppo_acrobot": ("A2C", "ActorCritic"), "ppo_cartpole": ("SAC", "SoftActorCritic")},
+        {"ppo_cartpole": ("Rainbow", "DoubleDQN"), "reinforce_cartpole": ("DQN", "DQN")},
+        {"ppo_cartpole": ("VanillaDQN", "VanillaDQN")},  # of no shipped benchmark
+    ],
+)
+@pytest.mark.parametrize("first", [names for count in (1, 2) for names in itertools.combinations(SPECS, count)])
+def test_runs_added_to_a_page_make_the_page_of_all(data, first, labels):
+    for name, (label, algorithm) in labels.items():
+        relabel(named(data, name), label, algorithm)
+    # the mean of these is another when they are rounded
+    for index, score in enumerate([100.06, 200.02]):
+        change(named(data, "ppo_cartpole").trial_metrics, "sessions", str(index), total_reward_ma=score)
+    for name in ("ppo_acrobot", "reinforce_cartpole"):
+        change(named(data, name).derived, mode="dev", git_commit=None)
+    whole = benchmark_page([data])
+    folders = {name: named(data, name).folder for name in SPECS}
+    page = data / "page.md"
+    page.write_text(benchmark_page([folders[name] for name in first]))
+    for name in first:
+        shutil.rmtree(folders[name])
+    assert extended_page(page, [folder for name, folder in folders.items() if name not in first]) == whole
+
+
+def test_a_run_that_is_given_replaces_its_row(data, tmp_path):
+    page = tmp_path / "page.md"
+    paths = named(data, "ppo_cartpole")
+    change(paths.derived, mode="dev")
+    page.write_text(benchmark_page([data]))
+    change(paths.derived, mode="train")
+    for index, score in enumerate([90.0, 110.0]):
+        change(paths.trial_metrics, "sessions", str(index), total_reward_ma=score)
+    assert extended_page(page, [paths.folder]) == benchmark_page([data])
+
+
+def test_what_stands_in_a_page_stays_as_it_is(data, tmp_path):
+    known = read_result(named(data, "ppo_cartpole"))
+    nothing = {"scores": (), "curve": (math.nan,) * 10, "wall": math.nan, "seed": None}
+    results = [
+        known,
+        replace(known, run="a", env="a|b (c=1, d=[2, 3])", spec_name="a | b", scores=(-0.04, 1.0, 2.06)),
+        replace(known, run="b", wall=4000.0, commit="unknown", max_frame=1234567.0, notes=("this: that", "too")),
+        replace(known, run="c", **nothing),
+        replace(known, run="d", **nothing, notes=("nothing",)),
+        # two trials of one folder
+        *(replace(known, run="e", scores=(score,), notes=("a trial of a search",)) for score in (1.0, 2.0)),
+    ]
+    page = tmp_path / "page.md"
+    page.write_text(page_of(results))
+    assert extended_page(page, [named(data, "ppo_cartpole").folder]) == page.read_text()
+    results[1:1] = [replace(known, run="f", scores=(300.0,))]
+    assert page_of(results) != page.read_text()
+
+
+def test_the_page_of_the_lab_can_be_added_to(data):
+    page = extended_page(WRITTEN_PAGE, [data])
+    matrix, runs, curves = tables(page)
+    old_matrix, old_runs, old_curves = tables(WRITTEN_PAGE.read_text(encoding="utf-8"))
+    assert [row for row in matrix if row in old_matrix] == old_matrix
+    assert [row for row in runs if row in old_runs] == old_runs
+    assert [row for row in curves if row in old_curves] == old_curves
+    assert len(runs) == len(curves) == len(old_runs) + 3
+    assert page.endswith(WRITTEN_PAGE.read_text(encoding="utf-8").partition("## Notes\n")[2])
+
+
+def test_columns_whose_algorithm_is_not_known_stay_where_they_are(data, tmp_path):
+    there = [named(data, name) for name in ("reinforce_cartpole", "ppo_cartpole")]
+    given = named(data, "ppo_acrobot")
+    for paths, label, algorithm in zip(there, ("yours", "mine"), ("Reinforce", "PPO"), strict=True):
+        relabel(paths, label, algorithm)
+    page = tmp_path / "page.md"
+    page.write_text(benchmark_page([paths.folder for paths in there]))
+    relabel(given, "TD3", "TD3")
+    assert "| environment | frames | yours | mine | TD3 |\n" in extended_page(page, [given.folder])
+    relabel(given, "mine", "TD3")  # one label is one column, even so
+    assert "| environment | frames | yours | mine |\n" in extended_page(page, [given.folder])
+
+
+def test_the_command_adds_to_the_file(data, tmp_path, capsys):
+    page = tmp_path / "docs" / "page.md"
+    whole = benchmark_page([data])
+    assert main(["benchmark-table", str(named(data, "ppo_cartpole").folder), "-o", str(page)]) == 0
+    shutil.rmtree(named(data, "ppo_cartpole").folder)
+    assert main(["benchmark-table", str(data), "-o", str(page)]) == 0
+    assert page.read_text() == whole
+    assert main(["benchmark-table", str(data)]) == 0
+    assert capsys.readouterr().out == benchmark_page([data])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (r"(?s).*", "", "no table"),
+        (r"(?s).*", "# My notes\n\n| a | b |\n| --- | --- |\n", "no table"),
+        (r"\| commit \|", "| version |", "its columns are "),
+        (r"## Runs", "## All runs", "no table"),
+        (r"## Curves(?s:.)*", "", "no table"),
+        (r"\n(?=\| CartPole-v1 \| PPO)", "\n<<<<<<< HEAD\n", "'<<<<<<< HEAD' is no row of a table"),
+        (r" \| abcdef012345 \|", " |", "a row of a table has not 12 cells"),
+        (r"0 min \d\d s", "soon", ""),
+        (r"0 min (\d\d) s", r"0 min \1 sec", "'sec'"),
+        (r"4e2(?= \| 0 min)", "some", "could not convert string to float: 'some'"),
+        (r"\| REINFORCE \|(?= PPO)", "| Reinforce |", "no column REINFORCE in its matrix"),
+        (r"(?s)(.*)ppo_cartpole_2", r"\1other_2", "its runs and its curves are not of the same runs"),
+    ],
+)
+def test_a_file_that_is_no_such_page_is_left_alone(data, tmp_path, capsys, old, new, why):
+    page = tmp_path / "page.md"
+    text, changed = re.subn(old, new, benchmark_page([data]), count=1)
+    assert changed
+    page.write_text(text)
+    assert main(["benchmark-table", str(data), "-o", str(page)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"slm-lab: {page}: not a page of `slm-lab benchmark-table` that runs can be added to: {why}")
+    assert line.endswith("; name another file, or move this one away")
+    assert page.read_text() == text
+
+
+def test_a_folder_is_no_such_page(data, tmp_path, capsys):
+    assert main(["benchmark-table", str(data), "-o", str(tmp_path)]) == 2
+    assert "Is a directory; name another file" in capsys.readouterr().err
