@@ -47,6 +47,7 @@ class Agent:
             net.precision = getattr(torch, spec.meta.precision)
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
+        self._rows = getattr(spec.agent.algorithm, "minibatch_size", getattr(self.algorithm.memory, "batch_size", 1))
 
     def _nets(self) -> list[Net]:
         modules = self.algorithm.modules.values()
@@ -137,6 +138,12 @@ class Agent:
     def convolves(self) -> bool:
         """Whether there are convolutions in its nets."""
         return any(isinstance(layer, nn.Conv2d) for net in self._nets() for layer in net.modules())
+
+    @property
+    def largest_product(self) -> int:
+        """Rows of a batch times weights of the largest layer; as of one row where batches are of any size."""
+        weights = (p.numel() for module in self.algorithm.modules.values() for p in module.parameters() if p.dim() == 2)
+        return self._rows * max(weights, default=0)
 
     @property
     def opt_steps(self) -> int:

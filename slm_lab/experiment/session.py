@@ -23,7 +23,7 @@ from slm_lab.experiment.signals import StopRequest
 from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
 from slm_lab.lib.files import RowWriter, truncate_rows
-from slm_lab.lib.matmul import choose_matmul
+from slm_lab.lib.floats import choose_matmul, tiny_is_zero
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec, SpecError
 
@@ -45,6 +45,9 @@ STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 2_000
 """Gradient steps that earn back the 10 to 40 s that it takes to compile them. One saves 0.2 ms or more; through
 convolutions, 20 ms or more."""
 
+PRODUCT_OF_A_THREAD = 2**19
+"""Multiplications of one matrix product that a second thread is worth its waking for; measured on two cores."""
+
 
 class Session:
     """Trains one agent on one seed, or goes on where a checkpoint of it stopped.
@@ -58,7 +61,7 @@ class Session:
         paths: file names of this session.
         mode: "train" or "dev"; dev adds TensorBoard, the gradient norm and a check that the nets are being trained.
         options: how to run.
-        threads: CPU threads for torch.
+        threads: CPU threads: the environments have all of them, the nets as many as pay.
         report: is told the progress.
         stop: a request to save and stop.
         until: the frame at which to save and stop, where that is before `max_frame`.
@@ -96,7 +99,8 @@ class Session:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.deterministic = True  # same seed, same bits, on a GPU too
         # a session whose parent was killed takes a moment to notice it and to save
-        with only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=60):
+        lock = only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=60)
+        with tiny_is_zero(), lock:
             self._build()
             try:
                 self._restore()
@@ -141,6 +145,7 @@ class Session:
         if spec.meta.distributed:  # so that the mean over the workers is that of the last episodes of all
             self.env.stats.window = max(1, self.env.stats.window // spec.meta.max_session)
         self.agent = Agent(spec, self.env, self.seed, device)
+        torch.set_num_threads(self._net_threads())
         if device.type == "cpu":
             choose_matmul(self.agent.algorithm.modules.values())
         self.compiled: bool | None = {"true": True, "false": False}.get(options.torch_compile)  # None: not yet known
@@ -160,6 +165,11 @@ class Session:
         self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), 0, math.nan
         self._spent = dict.fromkeys(PHASES, 0.0)  # seconds since the last log row
         self._spent_in_all = dict.fromkeys(PHASES, 0.0)
+
+    def _net_threads(self) -> int:
+        """Return how many of the threads the nets get: small products run faster on one."""
+        worth = self.threads if self.agent.convolves else self.agent.largest_product // PRODUCT_OF_A_THREAD
+        return max(1, min(self.threads, worth))
 
     # --- the loop
 

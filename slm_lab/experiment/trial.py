@@ -195,9 +195,8 @@ class Trial:
         return self.spec.meta.at_once(available_cores())
 
     def _threads(self) -> int:
-        """Return the threads of a session: convolutions share out the cores; small matrices run faster on one."""
-        net = self.spec.agent.net
-        return max(1, available_cores() // self._at_once()) if net is not None and net.convolves else 1
+        """Return the threads of a session: its share of the cores."""
+        return max(1, available_cores() // self._at_once())
 
     def _run_here(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the only session in this process, where a debugger can reach it."""

@@ -150,11 +150,6 @@ class NetSpec(Section):
         }
         return self.model_validate({**own, **given})
 
-    @property
-    def convolves(self) -> bool:
-        """Whether there are convolutions in it."""
-        return False
-
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = super().__get_pydantic_json_schema__(core_schema, handler)
@@ -282,11 +277,6 @@ class Convolutional(NetSpec):
     spectral_norm: bool = False
     """Spectral normalisation of the last hidden layer: its largest singular value is 1 (arXiv:2105.05246)."""
 
-    @property
-    def convolves(self) -> bool:
-        """Whether there are convolutions in it."""
-        return True
-
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
         layers = self.conv_hid_layers
@@ -379,11 +369,6 @@ class TorchArcNet(_BuiltElsewhere):
     holds it."""
     normalize: bool = False
     """Divide pixels by 255."""
-
-    @property
-    def convolves(self) -> bool:
-        """Whether there are convolutions in it."""
-        return "Conv" in self.model_dump_json()  # as all of torch's have in their names
 
     @model_validator(mode="after")
     def _check_arc(self) -> Self:

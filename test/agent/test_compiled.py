@@ -1,12 +1,15 @@
 """The gradient step as one graph."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from agents import Run, make_spec
 from loguru import logger
 from torch import nn
+from torch._inductor.virtualized import V
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 from slm_lab.agent.net.learner import Learner, ParameterGroup
@@ -87,3 +90,27 @@ def test_it_goes_on_from_a_loaded_state(warnings):
     learner.load_state_dict(state)
     assert_close(some_steps(), ends, rtol=0, atol=0)
     assert not warnings
+
+
+def test_a_step_through_the_compiler_is_the_plain_one(warnings):
+    spec = make_spec("SAC", net={"hid_layers": [16, 16]})
+    assert_close(trained(spec, 40, "inductor"), trained(spec, 40), rtol=1e-3, atol=1e-5)
+    assert not warnings
+
+
+def test_products_give_away_their_bias_and_those_with_vectors_are_none():
+    from slm_lab.agent.net.simpler_products import SimplerProducts
+
+    def layers(bias, x, weight, vector):
+        hidden = torch.addmm(bias, x, weight)
+        return hidden, hidden @ vector, vector @ vector.T, vector.T @ hidden.T, torch.addmm(bias, x, weight, beta=2)
+
+    inputs = [torch.randn(8), torch.randn(5, 3), torch.randn(3, 8), torch.randn(8, 1)]
+    traced = make_fx(layers, tracing_mode="fake")(*inputs)
+    fake = next(iter(traced.graph.nodes)).meta["val"].fake_mode
+    with V.set_fake_mode(fake):
+        SimplerProducts()(traced.graph)
+    traced.recompile()
+    called = Counter(node.target for node in traced.graph.nodes)
+    assert called[torch.ops.aten.mm.default] == called[torch.ops.aten.addmm.default] == 1
+    assert_close(traced(*inputs), layers(*inputs))

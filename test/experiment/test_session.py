@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import torch
 from lab_runs import CONV, begin, make_spec, newest, rows, run_and_stop, run_session, same
 
 from slm_lab.experiment.lock import only_one
@@ -55,6 +56,25 @@ def test_the_shares_of_the_time_add_up(tmp_path):
     assert (table["fps"] > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "keys", "threads"),
+    [
+        ("PPO", {}, 1),
+        ("DoubleDQN", {"net": {"hid_layers": [256, 256]}}, 2),  # batches of 16
+        ("PPO", {"net": {"hid_layers": [1024, 1024]}}, 3),  # minibatches of 32
+        ("PPO", {"net": CONV, "env": "ALE/Pong-v5"}, 3),
+    ],
+)
+def test_nets_have_the_threads_that_pay(tmp_path, monkeypatch, algorithm, keys, threads):
+    seen = []
+    monkeypatch.setattr(Session, "_loop", lambda session, profile: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(Session, "_save", lambda session: None)
+    spec, before = make_spec(algorithm, max_frame=400, **keys), torch.get_num_threads()
+    Session(spec, begin(tmp_path, spec).for_session(0), threads=3).run()
+    torch.set_num_threads(before)
+    assert seen == [threads]
+
+
 def test_the_last_report_knows_the_speed(tmp_path):
     reports = []
     spec = make_spec(max_frame=400)
@@ -74,6 +94,20 @@ def test_a_run_in_which_no_episode_ends_has_rows_and_weights_to_play(tmp_path):
     assert frame == 400
     assert best["score"] == {"total_reward": None}
     assert same(best["net"], newest(paths)[1]["net"])
+
+
+def test_numbers_too_small_to_matter_are_zero_while_it_trains(tmp_path, monkeypatch):
+    seen, spec = [], make_spec(max_frame=400)
+    tiny, loop = torch.tensor([1e-40]), Session._loop
+
+    def watched(session, profile):
+        seen.append((tiny * 1.0).item())
+        loop(session, profile)
+
+    monkeypatch.setattr(Session, "_loop", watched)
+    Session(spec, begin(tmp_path, spec).for_session(0)).run()
+    assert seen == [0.0]
+    assert (tiny * 1.0).item() > 0
 
 
 def test_the_best_weights_are_those_of_the_best_row(tmp_path):

@@ -46,28 +46,11 @@ def test_no_more_sessions_at_once_than_cores(tmp_path, monkeypatch):
     assert same(newest(trial.paths, 1)[1]["net"], newest(here, 1)[1]["net"])
 
 
-@pytest.mark.parametrize(
-    ("cores", "sessions", "net", "threads"),
-    [
-        (8, 2, CONV, 4),
-        (8, 1, CONV, 8),
-        (2, 4, CONV, 1),
-        (8, 3, CONV, 2),
-        (8, 2, None, 1),
-    ],
-)
-def test_threads_are_shared_out(monkeypatch, cores, sessions, net, threads):
+@pytest.mark.parametrize(("cores", "sessions", "threads"), [(8, 2, 4), (8, 1, 8), (2, 4, 1), (8, 3, 2)])
+def test_threads_are_shared_out(monkeypatch, cores, sessions, threads):
     monkeypatch.setattr(module, "available_cores", lambda: cores)
-    spec = make_spec(meta={"max_session": sessions}, net=net)
+    spec = make_spec(meta={"max_session": sessions})
     assert Trial(spec)._threads() == threads
-
-
-@pytest.mark.parametrize(("layer", "convolves"), [("LazyConv2d", True), ("LazyLinear", False)])
-def test_layers_of_an_arc_may_be_convolutions(layer, convolves):
-    modules = {"body": {"Sequential": [{layer: {}}]}}
-    graph = {"input": "x", "modules": {"body": ["x"]}, "output": "body"}
-    net = TorchArcNet.model_validate({"arc": {"modules": modules, "graph": graph}})
-    assert net.convolves == convolves
 
 
 @pytest.mark.parametrize(

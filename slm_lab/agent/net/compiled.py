@@ -39,7 +39,10 @@ class CompiledStep:
         self._on_cpu = all(parameter.is_cpu for group in groups for parameter in group.parameters)
         if backend == "inductor":
             # between two kernels, Python would take longer than most of them
-            options |= {"cpp_wrapper": True} if self._on_cpu else {"triton.cudagraphs": True}
+            from slm_lab.agent.net.simpler_products import SimplerProducts
+
+            cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SimplerProducts()}
+            options |= cpu if self._on_cpu else {"triton.cudagraphs": True}
         self._step: Callable[..., Any] = torch.compile(step, fullgraph=True, backend=backend, options=options)
 
     def __call__(self, *batch: Any) -> dict[str, Tensor]:

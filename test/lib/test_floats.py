@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from slm_lab.lib import matmul
+from slm_lab.lib import floats
 
 
 @pytest.fixture(autouse=True)
@@ -10,7 +10,7 @@ def _precision():
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
-    matmul.medium_is_exact.cache_clear()
+    floats.medium_is_exact.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ def _precision():
     [((256, 256), True, "medium"), ((256, 256), False, "highest"), ((128, 256), True, "highest")],
 )
 def test_large_nets_take_the_faster_library_where_it_is_exact(monkeypatch, sizes, exact, chosen):
-    monkeypatch.setattr(matmul, "medium_is_exact", lambda: exact)
+    monkeypatch.setattr(floats, "medium_is_exact", lambda: exact)
     for before in ("highest", "medium"):  # another session of this process may have had other nets
         torch.set_float32_matmul_precision(before)
-        matmul.choose_matmul([nn.Linear(4, 64), nn.Sequential(nn.Linear(*sizes))])
+        floats.choose_matmul([nn.Linear(4, 64), nn.Sequential(nn.Linear(*sizes))])
         assert torch.get_float32_matmul_precision() == chosen
 
 
@@ -34,5 +34,5 @@ def test_rounding_to_bfloat16_is_noticed(monkeypatch, rounding, exact):
         return product(left.to(digits), right.to(digits)).to(left.dtype)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
-    assert matmul.medium_is_exact() == exact
+    assert floats.medium_is_exact() == exact
     assert torch.get_float32_matmul_precision() == "highest"

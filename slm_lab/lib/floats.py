@@ -1,6 +1,7 @@
-"""How torch multiplies float32 matrices on a CPU."""
+"""How torch computes with float32 on a CPU."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -31,3 +32,16 @@ def medium_is_exact() -> bool:
     error = (left @ right - exact).abs().max() / exact.abs().max()
     torch.set_float32_matmul_precision(before)
     return error.item() < MAX_ERROR
+
+
+@contextmanager
+def tiny_is_zero() -> Iterator[None]:
+    """Take numbers below 1e-38 for zero: a CPU is slow at them, and Adam's means of gradients that stop fade to such.
+
+    Threads take over the setting from the one that begins them.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

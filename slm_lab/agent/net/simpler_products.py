@@ -1,0 +1,55 @@
+"""Matrix products of a compiled graph, for a CPU: each is a call of its own, and what else it does is better fused."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.pattern_matcher import CallFunction, KeywordArg, Match, PatternMatcherPass, register_graph_pattern
+
+_aten = torch.ops.aten
+_patterns: Any = PatternMatcherPass()
+
+
+class SimplerProducts(CustomGraphPass):
+    """Takes from matrix products what the kernels around them do on their way.
+
+    That is the bias of a layer, which would be copied into every row first, and products with a vector.
+    """
+
+    def __call__(self, graph: fx.Graph) -> None:
+        """Rewrite `graph` in place."""
+        _patterns.apply(graph)
+
+    def uuid(self) -> str:
+        """Return the version of the patterns, by which torch keeps compiled graphs apart; to be raised with them."""
+        return "slm_lab.SimplerProducts.1"
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the matrix product of `[M, K]` and `[K, N]`, without a call where one of the three is 1."""
+    if left.shape[1] == 1:
+        return left * right
+    return (left.unsqueeze(-1) * right).sum(1) if _with_vector(left, right) else left @ right
+
+
+def _with_vector(left: Any, right: Any) -> bool:
+    return 1 in (*left.shape, *right.shape)
+
+
+@register_graph_pattern(
+    CallFunction(_aten.addmm.default, KeywordArg("bias"), KeywordArg("left"), KeywordArg("right")),
+    pass_dict=_patterns,
+    extra_check=lambda match: not match.output_node().kwargs,  # factors, which no layer has
+)
+def _bias_after_product(match: Match, bias: fx.Node, left: fx.Node, right: fx.Node) -> None:
+    match.replace_by_example(lambda b, x, w: product(x, w) + b, [bias, left, right])
+
+
+@register_graph_pattern(
+    CallFunction(_aten.mm.default, KeywordArg("left"), KeywordArg("right")),
+    pass_dict=_patterns,
+    extra_check=lambda match: _with_vector(match.kwargs["left"].meta["val"], match.kwargs["right"].meta["val"]),
+)
+def _of_a_vector(match: Match, left: fx.Node, right: fx.Node) -> None:
+    match.replace_by_example(product, [left, right])
