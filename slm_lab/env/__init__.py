@@ -18,6 +18,7 @@ from loguru import logger
 
 from slm_lab.env.envpool_backend import EnvpoolVecEnv
 from slm_lab.env.gym_backend import GymVecEnv
+from slm_lab.env.mujoco_backend import BATCH_FROM_ENVS, MujocoVecEnv, is_batched
 from slm_lab.env.native_backend import FROM_ENVS, CartPoleVecEnv, is_cart_pole
 from slm_lab.env.registry import find_env, is_atari, make_single, register_wrapper
 from slm_lab.env.vec_env import Episode, EpisodeStats, Step, VecEnv
@@ -57,7 +58,7 @@ def make_env(
         num_envs: N, where it is not to be the spec's.
         training: False freezes the normalisers.
         render_mode: "human" (a window) or "rgb_array" (for `render`), of the first environment; None for no pictures.
-        num_threads: of emulators that have threads.
+        num_threads: of emulators and simulators that have threads.
 
     Raises:
         SpecError: no such environment or wrapper, arguments that it does not take, spaces that no agent can deal with,
@@ -99,8 +100,11 @@ def _gymnasium(spec: "EnvSpec", found: Any, count: int, seed: int, render_mode: 
                 'env.backend: "envpool" takes no wrappers and no image_downsize; remove them, or use "auto"'
             )
         return EnvpoolVecEnv(spec.name, count, seed, spec.kwargs, limit or 0, num_threads)
-    if spec.backend == "auto" and plain and not spec.kwargs and count >= FROM_ENVS and is_cart_pole(found) and limit:
-        return CartPoleVecEnv(found, count, seed, limit)
+    if spec.backend == "auto" and plain and not spec.kwargs and limit:
+        if is_cart_pole(found) and count >= FROM_ENVS:
+            return CartPoleVecEnv(found, count, seed, limit)
+        if is_batched(found) and count >= BATCH_FROM_ENVS:
+            return MujocoVecEnv(found, count, seed, limit, num_threads)
     built = [
         make_single(found, spec.name, spec.kwargs, spec.wrappers, render_mode if index == 0 else None)
         for index in range(count)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from lab_runs import CONV, begin, make_spec, newest, only_run, rows, run_session, same
+from lab_runs import begin, make_spec, newest, only_run, rows, run_session, same
 
 from slm_lab.experiment import analysis
 from slm_lab.experiment import trial as module
@@ -16,7 +16,6 @@ from slm_lab.experiment.paths import find_run
 from slm_lab.experiment.trial import Interrupted, Trial, TrialError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.spec import SpecError, load_spec
-from slm_lab.spec.net import TorchArcNet
 
 
 def know_baseline(data_dir, spec):
