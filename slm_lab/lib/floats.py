@@ -1,6 +1,6 @@
 """How torch computes with float32 on a CPU."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
 
@@ -35,7 +35,7 @@ def medium_is_exact() -> bool:
 
 
 @contextmanager
-def tiny_is_zero() -> Iterator[None]:
+def tiny_is_zero() -> Generator[None]:
     """Take numbers below 1e-38 for zero: a CPU is slow at them, and Adam's means of gradients that stop fade to such.
 
     Threads take over the setting from the one that begins them.

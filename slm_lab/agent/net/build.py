@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.fallback import OrPlain
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.numpy_net import NumpyNet
+from slm_lab.agent.net.numpy_net import NumpyNet, Tanh
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import BatchRenormSpec, FullyConnected, HydraMLPNet, RecurrentNet
 
@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     name.lower(): getattr(nn, name)
     for name in nn.modules.activation.__all__
     if name not in _NOT_FOR_LAYERS and _optional_after(getattr(nn, name), given=0)
-}
+} | {"tanh": Tanh}
 """Elementwise activations of `torch.nn`, by lower-case name."""
 
 INITIALISERS: dict[str, Callable[..., Tensor]] = {

@@ -41,7 +41,11 @@ class CompiledStep:
             # between two kernels, Python would take longer than most of them
             from slm_lab.agent.net.simpler_products import SimplerProducts
 
-            cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SimplerProducts()}
+            cpu = {
+                "cpp_wrapper": True,
+                "post_grad_custom_post_pass": SimplerProducts(),
+                "cpp.use_decompose_tanh": True,  # by exp, to 2e-7, in a fourth of the time
+            }
             options |= cpu if self._on_cpu else {"triton.cudagraphs": True}
         self._step: Callable[..., Any] = torch.compile(step, fullgraph=True, backend=backend, options=options)
 

@@ -1,10 +1,11 @@
-"""The outputs of small nets in numpy: torch takes five microseconds per layer, numpy one."""
+"""What numpy does faster than torch: small nets, a layer in one microsecond for five, and tanh."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 MAX_PRODUCTS = 16 * 128 * 128
 """Observations at once times weights of a layer, up to which numpy is the faster one and takes no second thread."""
@@ -17,7 +18,16 @@ def _relu(x: np.ndarray, out: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0, out=out)
 
 
-ACTIVATIONS: dict[type[nn.Module], Callable[..., np.ndarray]] = {nn.Tanh: np.tanh, nn.ReLU: _relu}
+class Tanh(nn.Tanh):
+    """tanh; on a CPU, and without a gradient, by numpy, which takes a tenth of torch's time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tanh of `x`."""
+        plain = x.requires_grad or not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling()
+        return torch.tanh(x) if plain else torch.from_numpy(np.tanh(x.numpy()))
+
+
+ACTIVATIONS: dict[type[nn.Module], Callable[..., np.ndarray]] = {Tanh: np.tanh, nn.Tanh: np.tanh, nn.ReLU: _relu}
 
 
 class NumpyNet:

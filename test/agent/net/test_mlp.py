@@ -4,6 +4,7 @@ from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.numpy_net import Tanh
 from slm_lab.spec.net import MLPNet
 
 
@@ -30,7 +31,7 @@ def test_no_hidden_layers_is_a_linear_map():
 
 def test_layers_stand_in_order_norm_before_activation():
     spec = MLPNet(hid_layers=[8, 6], hid_layers_activation="tanh", batch_norm=True, layer_norm=True)
-    block = [nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Tanh]
+    block = [nn.Linear, nn.BatchNorm1d, nn.LayerNorm, Tanh]
     assert [type(layer) for layer in make_net(spec, (4,), [2]).body] == block + block
 
 

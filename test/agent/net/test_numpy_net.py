@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from slm_lab.agent.net import make_net
-from slm_lab.agent.net.numpy_net import MAX_PRODUCTS
+from slm_lab.agent.net.numpy_net import MAX_PRODUCTS, Tanh
 from slm_lab.spec.net import ConvNet, MLPNet
 
 MOST = MAX_PRODUCTS // (64 * 32)
@@ -47,6 +47,17 @@ def test_to_act_a_small_net_is_not_run_by_torch_and_says_the_same(activation, sh
     assert_close(act(net, obs), expected)
     assert_close(act(net, obs, slice(-1)), expected[:1])
     assert_close(act(net, obs, slice(-1, None)), expected[1:])
+
+
+def test_tanh_is_torchs_with_a_gradient_or_without(monkeypatch):
+    x = torch.linspace(-9, 9, 101)
+    expected = torch.tanh(x)
+    assert_close(Tanh()(x.half()), expected.half(), rtol=0, atol=1e-2)
+    leaf = x.clone().requires_grad_()
+    Tanh()(leaf).sum().backward()
+    assert_close(leaf.grad, 1 - expected.square())
+    monkeypatch.setattr(torch, "tanh", None)
+    assert_close(Tanh()(x), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_it_follows_the_weights():

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.history import History
+from slm_lab.agent.net.numpy_net import Tanh
 from slm_lab.spec.net import RecurrentNet
 
 CELLS = ["RNN", "LSTM", "GRU"]
@@ -112,9 +113,9 @@ def test_init_fn_reaches_every_gate(cell):
 
 def test_norms_stand_before_the_cell():
     net = net_of(fc_hid_layers=[6], layer_norm=True)
-    assert [type(layer) for layer in net.body.encoder] == [nn.Flatten, nn.Linear, nn.LayerNorm, nn.Tanh]
+    assert [type(layer) for layer in net.body.encoder] == [nn.Flatten, nn.Linear, nn.LayerNorm, Tanh]
     net = net_of(fc_hid_layers=[6], batch_norm=True)
-    assert [type(layer) for layer in net.body.encoder] == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.Tanh]
+    assert [type(layer) for layer in net.body.encoder] == [nn.Flatten, nn.Linear, nn.BatchNorm1d, Tanh]
 
 
 def test_observations_of_any_shape_and_dtype():
