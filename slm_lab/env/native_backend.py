@@ -9,8 +9,8 @@ from gymnasium.envs.registration import EnvSpec as Registered
 from slm_lab.env.spaces import lab_action_space, lab_obs_space
 from slm_lab.env.vec_env import EpisodeStats, State, Step, VecEnv
 
-FROM_ENVS = 6
-"""Environments from which on the vector is faster than a loop: for few of them it takes 38 µs, a loop 8 for each."""
+FROM_ENVS = 3
+"""Environments from which on the vector is faster than a loop: it takes 16 µs for a few of them, a loop 5 for each."""
 
 
 def is_cart_pole(found: Any) -> bool:
@@ -19,18 +19,11 @@ def is_cart_pole(found: Any) -> bool:
     return isinstance(found, Registered) and found.vector_entry_point == entry_point
 
 
-class _Trusted:
-    """What takes all actions: those of a policy are in the action space."""
-
-    def contains(self, action: np.ndarray) -> bool:  # noqa: ARG002
-        return True
-
-
 class CartPoleVecEnv(VecEnv):
     """N cart-poles in one set of arrays.
 
     gymnasium's vector begins an episode in the step after the one that ended the last, and pays no reward for that
-    step; here the state is set anew at once, so that no such step comes about.
+    step; here it begins at once. The dynamics are the same to the bit, in fewer operations.
 
     Args:
         found: what gymnasium has registered.
@@ -43,8 +36,8 @@ class CartPoleVecEnv(VecEnv):
 
     def __init__(self, found: Registered, num_envs: int, seed: int, time_limit: int) -> None:
         self._env: Any = CartPoleVectorEnv(num_envs, max_episode_steps=time_limit)
-        # it would look at every action, in a quarter of the time of a step
-        self._env.action_space = _Trusted()
+        self._bounds = np.array([[self._env.x_threshold], [self._env.theta_threshold_radians]])
+        self._reward = np.ones(num_envs, np.float32)
         self.num_envs = num_envs
         self.obs_space, _ = lab_obs_space(self._env.single_observation_space, found.id)
         self.action_space, _ = lab_action_space(self._env.single_action_space, found.id)
@@ -61,22 +54,37 @@ class CartPoleVecEnv(VecEnv):
     def step(self, action: np.ndarray) -> Step:
         """Act in every environment."""
         env = self._env
-        final_obs, reward, terminated, truncated, _ = env.step(action)
-        self.stats.add(reward)
-        self.obs = final_obs
-        ended = env.prev_done.nonzero()[0]
+        env.state = state = env.state + env.tau * self._change(action)
+        env.steps += 1
+        terminated = (np.abs(state[::2]) > self._bounds).any(axis=0)
+        truncated = env.steps >= env.max_episode_steps
+        self.stats.add(self._reward)
+        self.obs = final_obs = state.T.astype(np.float32)
+        ended = (terminated | truncated).nonzero()[0]
         if len(ended):
             self.stats.finish(ended)
-            env.state[:, ended] = env.np_random.uniform(env.low, env.high, (4, len(ended)))
+            state[:, ended] = env.np_random.uniform(env.low, env.high, (4, len(ended)))
             env.steps[ended] = 0
-            env.prev_done[:] = False
-            self.obs = env.state.T.astype(np.float32)
-        return Step(self.obs, reward, terminated, truncated, final_obs)
+            self.obs = state.T.astype(np.float32)
+        return Step(self.obs, self._reward, terminated, truncated, final_obs)
+
+    def _change(self, action: np.ndarray) -> np.ndarray:
+        """Return how fast the state changes, [4, N]; operation by operation as gymnasium computes it."""
+        env = self._env
+        change = np.empty_like(env.state)
+        change[0], change[2], theta = env.state[1], env.state[3], env.state[2]
+        force, cos, sin = env.force_mag * (2 * action - 1), np.cos(theta), np.sin(theta)
+        temp = (force + env.polemass_length * np.square(change[2]) * sin) / env.total_mass
+        change[3] = (env.gravity * sin - cos * temp) / (
+            env.length * (4.0 / 3.0 - env.masspole * np.square(cos) / env.total_mass)
+        )
+        change[1] = temp - env.polemass_length * change[3] * cos / env.total_mass
+        return change
 
     def state_dict(self) -> State:
         """Return the statistics, the states, and that of the random stream."""
         env = self._env
-        own = {"state": env.state, "steps": env.steps.copy(), "rng": env.np_random.bit_generator.state}
+        own = {"state": env.state.copy(), "steps": env.steps.copy(), "rng": env.np_random.bit_generator.state}
         return {"stats": self.stats.state_dict(), "cart_pole": own}
 
     def load_state_dict(self, state: State) -> bool:

@@ -7,6 +7,7 @@ from conftest import assert_steps_stay, random_actions, round_trip, same_step, s
 
 from slm_lab.env.gym_backend import GymVecEnv
 from slm_lab.env.native_backend import FROM_ENVS, CartPoleVecEnv
+from slm_lab.env.vec_env import Step
 
 NAME = "CartPole-v1"
 
@@ -61,6 +62,16 @@ def test_every_step_is_that_of_single_environments(poles):
     assert obs.dtype == np.float32
     assert env.stats.episodes == ends > 20
     np.testing.assert_array_equal(env.stats.running_length, length)
+
+
+def test_the_dynamics_are_those_of_gymnasiums_vector_to_the_bit(poles):
+    env, vector = poles(num_envs=16), gym.make_vec(NAME, 16, vectorization_mode="vector_entry_point").unwrapped
+    env.reset()
+    vector.reset()
+    for action in random_actions(env, 100):
+        vector.state, vector.prev_done[:], vector.steps[:] = env._env.state.copy(), False, env._env.steps
+        step, (obs, reward, terminated, truncated, _) = env.step(action), vector.step(action)
+        assert same_step(step._replace(obs=step.final_obs), Step(obs, reward, terminated, truncated, obs))
 
 
 def test_a_step_is_not_written_to_by_the_next(poles):
