@@ -17,6 +17,9 @@ from slm_lab.spec.parse import parse_json
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+from measured import section  # noqa: E402
+
 PAGES = sorted((DOCS / "algorithms").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALGORITHMS_OF = {
@@ -52,6 +55,11 @@ def examples(page, part):
     """The blocks of a page that show a part of `agent`."""
     blocks = re.findall(r"^```json\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
     return [parse_json(f"{{{block}}}")[part] for block in blocks]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_shows_what_was_measured(page):
+    assert page.read_text(encoding="utf-8").endswith(section(page.stem)), "run docs/measured.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
