@@ -177,11 +177,13 @@ def find(spec_file: str, spec_name: str | None, target: str, settings: Settings,
     Without `searches`, `@latest` passes them over.
     """
     from slm_lab.experiment.paths import find_run, latest_run
+    from slm_lab.experiment.trial import said_before
 
     if target != LATEST:
         return find_run(target)
-    # -s env=… is part of the name
-    name = _load(spec_file, spec_name, settings.sets).name
+    with said_before():  # or will be, of the spec that was saved with the run
+        # -s env=… is part of the name
+        name = _load(spec_file, spec_name, settings.sets).name
     paths = latest_run(settings.data_dir, name, searches=searches)
     if paths is None:
         longer = latest_run(settings.data_dir, name, longer=True)

@@ -174,7 +174,7 @@ def trial_metrics(sessions: Mapping[int, SessionMetrics], baseline: float) -> di
     ordered = [sessions[index] for index in sorted(sessions)]
     scalar = {name: _mean([session.scalar[name] for session in ordered]) for name in SESSION_SCALARS}
     scalar["frame"] = ordered[0].scalar["frame"] if ordered else math.nan
-    series = [session.local for session in ordered]
+    series = [session.local for session in ordered if session.local["frames"].size]
     frames, strengths = align(series, "strengths")
     consistencies = consistency(strengths)
     scalar["consistency"] = float(consistencies[-1]) if consistencies.size else math.nan
@@ -309,7 +309,7 @@ def analyze_trial(paths: RunPaths, spec: Mapping[str, Any], baseline: float, dra
     write_json(paths.trial_metrics_scalar_top, metrics["scalar"])
     if not draw:
         return metrics
-    series = {index: session.local for index, session in sessions.items()}
+    series = {index: session.local for index, session in sessions.items() if session.local["frames"].size}
     means = {name: align(list(series.values()), name) for name in graph.RETURNS}
     _draw(graph.draw_trial, paths, series, means, baseline)
     return metrics

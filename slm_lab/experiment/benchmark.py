@@ -1,6 +1,7 @@
 """The benchmark table: what runs came to, as Markdown, from the files in their folders alone."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +144,9 @@ def find_runs(targets: Iterable[str | Path]) -> list[RunPaths]:
             except SpecError as error:
                 logger.warning("left out: {}", error)
     if not found:
-        raise SpecError("no run in any of these; name run folders, or the folder that holds them, e.g. data")
+        data = os.environ.get("DATA_DIR")
+        hint = f"; DATA_DIR is {data}" if data else ""
+        raise SpecError(f"no run in any of these; name run folders, or the folder that holds them{hint}")
     return list(found.values())
 
 

@@ -24,6 +24,8 @@ def report_lines(paths: RunPaths) -> Iterator[str]:
     metrics = read_json(paths.trial_metrics)
     yield ""
     yield from _scores(metrics)
+    if not metrics["over_seeds"]["total_reward_ma"]["values"]:
+        yield "no episode has ended, so there is no score"
     yield ""
     graphs = _graphs(paths)
     if graphs:

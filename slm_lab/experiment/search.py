@@ -36,7 +36,7 @@ from slm_lab.experiment.pool import Outcome, Pool, RayPool, SerialPool, Stretch
 from slm_lab.experiment.progress import duration
 from slm_lab.experiment.search_results import SCORE, Row, by_strength, draw_results, ranked, read_table, write_table
 from slm_lab.experiment.signals import StopRequest, stop_on_signals
-from slm_lab.experiment.trial import Interrupted, TrialError, at_work, write_derived
+from slm_lab.experiment.trial import Interrupted, TrialError, at_work, said_before, write_derived
 from slm_lab.lib.files import cut_partial_line, read_rows, write_json
 from slm_lab.lib.logger import setup_logger
 from slm_lab.lib.rng import derive_seed
@@ -120,7 +120,8 @@ class Search:
         self.data_dir, self.options = Path(data_dir), options or RunOptions()
         self.serial, self.keep, self.address = serial, keep, address
         self.resume = find_run(resume) if resume is not None else None
-        self.spec = spec if spec.meta.seed is not None else spec.with_meta(seed=secrets.randbelow(2**31))
+        with said_before():
+            self.spec = spec if spec.meta.seed is not None else spec.with_meta(seed=secrets.randbelow(2**31))
         self.meta = self.spec.meta
         self.space = SearchSpace(self.spec)
         self.algorithm = spec.meta.search_algorithm or ("grid" if self.space.is_grid else "tpe")
@@ -241,7 +242,8 @@ class Search:
         paths = self.resume
         if paths is None or not paths.study.exists():
             raise SpecError(f"{paths and paths.folder}: not a search; begin one with MODE search")
-        begun = load_spec(paths.spec, paths.spec_name)
+        with said_before():
+            begun = load_spec(paths.spec, paths.spec_name)
         before, now = (_comparable(spec) for spec in (begun, self.spec))
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path):
@@ -626,9 +628,10 @@ def interrupted_search(data_dir: str | Path, spec: Spec) -> RunPaths | None:
     paths = latest_search(data_dir, spec.name)
     if paths is None:
         return None
-    begun = load_spec(paths.spec, paths.spec_name)
-    if spec.meta.seed is None:  # it was drawn then
-        spec = spec.with_meta(seed=begun.meta.seed)
+    with said_before():
+        begun = load_spec(paths.spec, paths.spec_name)
+        if spec.meta.seed is None:  # it was drawn then
+            spec = spec.with_meta(seed=begun.meta.seed)
     if begun.hash != spec.hash or len(read_table(paths)) >= Search(begun).count:
         return None
     logger.info("going on with {}, which has not come to its end", paths.folder)

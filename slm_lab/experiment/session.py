@@ -22,7 +22,7 @@ from slm_lab.experiment.profiling import PHASES, bottleneck, profiler
 from slm_lab.experiment.signals import StopRequest
 from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
-from slm_lab.lib.files import RowWriter, truncate_rows
+from slm_lab.lib.files import RowWriter, read_rows, truncate_rows
 from slm_lab.lib.floats import choose_matmul, tiny_is_zero
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec, SpecError
@@ -160,9 +160,9 @@ class Session:
         self.best_checkpoints = Checkpoints(self.paths.model_dir, self.paths.checkpoint_stem(best=True), keep=1)
         self.writers: dict[str, RowWriter] = {}
         self.tensorboard: Any = self._tensorboard() if self.mode == "dev" else None
-        self._weights_at_start = self._weights() if self.mode == "dev" else None
+        self._weights_at_start = self._weights() if self.mode == "dev" else {}  # of the learners not yet checked
         self._next_save, self._saved_frame = 0.0, -1
-        self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), 0, math.nan
+        self._row_clock, self._row_frame = time.perf_counter(), 0
         self._spent = dict.fromkeys(PHASES, 0.0)  # seconds since the last log row
         self._spent_in_all = dict.fromkeys(PHASES, 0.0)
 
@@ -180,7 +180,8 @@ class Session:
         rigorous = self.spec.meta.rigorous_eval > 0
         obs = env.reset() if self._saved_frame < 0 else env.obs
         now = time.perf_counter
-        next_report = now()
+        first_frame, began = clock.frame, now()
+        next_report = began
         while clock.frame < self.until and not self.stop.requested:
             start = now()
             action = agent.act(obs, clock.frame)
@@ -212,8 +213,8 @@ class Session:
                 self._log()
                 if now() > self._next_save and clock.frame < max_frame:
                     self._save()
-        if self.report is not None:
-            self.report(clock.frame, self._fps(), env.stats.total_reward)
+        if self.report is not None:  # the mean, as the stretch since the last row may be too short to tell anything
+            self.report(clock.frame, (clock.frame - first_frame) / max(now() - began, 1e-9), env.stats.total_reward)
 
     def _judge_compiling(self) -> None:
         """Compile where the gradient steps to come earn it back. They are counted, not timed: same seed, same bits."""
@@ -245,10 +246,7 @@ class Session:
             total[1] += 1
 
     def _fps(self) -> float:
-        frames = self.clock.frame - self._row_frame
-        if not frames:  # right after a row: there is nothing newer to say
-            return self._row_fps
-        return frames / max(time.perf_counter() - self._row_clock, 1e-9)
+        return (self.clock.frame - self._row_frame) / max(time.perf_counter() - self._row_clock, 1e-9)
 
     def _log(self) -> None:
         """Append a row of the training curve."""
@@ -267,7 +265,7 @@ class Session:
         for phase, seconds in self._spent.items():
             self._spent_in_all[phase] += seconds
         self._spent.update(dict.fromkeys(PHASES, 0.0))
-        self._row_clock, self._row_frame, self._row_fps = time.perf_counter(), self.clock.frame, row["fps"]
+        self._row_clock, self._row_frame = time.perf_counter(), self.clock.frame
 
     def _row(self, total_reward: float, history: deque[float], every: int) -> dict[str, float]:
         clock, algorithm, means = self.clock, self.agent.algorithm, self._means()
@@ -443,9 +441,23 @@ class Session:
 
     def _end_together(self) -> None:
         """Wait for the last step of the last worker: its weights are the result of all."""
-        if self.shared is not None and self.clock.frame >= self.spec.env.max_frame and self._wait(self.shared.done):
+        if self.shared is None or self.clock.frame < self.spec.env.max_frame:
+            return
+        self._log_end()
+        if self._wait(self.shared.done):
             self.shared.pull()
             self.clock.frame, self.clock.opt_step = self.shared.frame, self.shared.opt_step
+
+    def _log_end(self) -> None:
+        """Write the rows at `max_frame` that are not there: others may have used up the frames before it began."""
+        if self.spec.meta.rigorous_eval and not self._has_last_row("eval"):
+            self._evaluate()
+        if not self._has_last_row("train"):
+            self._log()
+
+    def _has_last_row(self, kind: str) -> bool:
+        file = self.paths.session_df(kind)
+        return file.exists() and self.spec.env.max_frame in read_rows(file).get("frame", ())
 
     def _fail_together(self, error: Exception) -> None:
         """Keep the others from saving weights that have diverged; say what it is where a worker met them unawares."""
@@ -488,13 +500,17 @@ class Session:
         for net, module in self.agent.algorithm.modules.items():
             for name, parameter in module.named_parameters():
                 self.tensorboard.add_histogram(f"{net}/{name}", parameter.detach(), frame)
-        if self._weights_at_start is not None and self.clock.opt_step:
-            for name, weights in self._weights().items():
-                if all(
-                    torch.equal(now, before) for now, before in zip(weights, self._weights_at_start[name], strict=True)
-                ):
-                    logger.warning("no parameter of {} has changed after {} optimiser steps", name, self.clock.opt_step)
-            self._weights_at_start = None
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        """Warn of what has not changed since the start, once each learner has taken a step: some wait for others."""
+        learners = self.agent.algorithm.learners
+        stepped = {name: learners[name].opt_steps for name in self._weights_at_start if learners[name].opt_steps}
+        weights = self._weights() if stepped else {}
+        for name, steps in stepped.items():
+            before = self._weights_at_start.pop(name)
+            if all(torch.equal(now, then) for now, then in zip(weights[name], before, strict=True)):
+                logger.warning("no parameter of {} has changed after {} optimiser steps", name, steps)
 
     def _weights(self) -> dict[str, list[torch.Tensor]]:
         learners = self.agent.algorithm.learners

@@ -65,6 +65,16 @@ class Run(Protocol):
 
 
 @contextmanager
+def said_before() -> Generator[None]:
+    """Keep quiet what checking a spec has to say, where it was checked before and said so."""
+    logger.disable("slm_lab.spec")
+    try:
+        yield
+    finally:
+        logger.enable("slm_lab.spec")
+
+
+@contextmanager
 def at_work(run: Run, lock: str) -> Generator[None]:
     """Hold the lock of a run. Its end tells which run it was, and one that never began leaves nothing.
 
@@ -128,7 +138,14 @@ class Trial:
             changes["seed"] = secrets.randbelow(2**31)
         if mode == "dev":
             changes |= {"max_session": 1, "distributed": False}
-        self.spec = spec.with_meta(**changes) if changes else spec
+            if spec.meta.distributed:
+                logger.warning(
+                    'meta.distributed: "{}" is read as false, as MODE dev has one session, MODE train {} workers',
+                    spec.meta.distributed,
+                    spec.meta.max_session,
+                )
+        with said_before():
+            self.spec = spec.with_meta(**changes) if changes else spec
 
     def run(self) -> dict[str, float]:
         """Run all sessions, then analyse.
@@ -150,7 +167,9 @@ class Trial:
         from slm_lab.experiment.analysis import analyze_trial_sessions
 
         if self.resume is not None:
-            self._refuse_another_env(load_spec(self.paths.spec, self.paths.spec_name).to_dict()["env"])
+            with said_before():
+                begun = load_spec(self.paths.spec, self.paths.spec_name)
+            self._refuse_another_env(begun.to_dict()["env"])
         before = {file: file.read_text() for file in self._spec_files() if file.exists()}
         self._write_specs()
         count = self.spec.meta.max_session

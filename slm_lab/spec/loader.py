@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from slm_lab.spec.upgrade import upgrade
 from slm_lab.spec.variables import (
     Sets,
     fill_variables,
+    find_paths,
     find_variables,
     parse_sets,
     parse_value,
@@ -193,9 +195,13 @@ def _pick(path: Path, name: str | None, names: list[str]) -> str:
 
 
 def _unused(raw: Raw, key: str, value: str) -> str:
-    paths = suggest_paths(raw, key)
-    if paths:
-        return f"-s {key}: the spec has no ${{{key}}}; write -s {paths[0]}={value}"
+    for path, node in suggest_paths(raw, key).items():
+        if not isinstance(node, dict):
+            return f"-s {key}: the spec has no ${{{key}}}; write -s {path}={value}"
+        inside = find_paths(node, f"{path}.").items()
+        numbers = (f"{at}={there}" for at, there in inside if type(there) in (int, float))
+        example = f"env.name={value}" if path == "env" else next(numbers, f"{path}.key=…")
+        return f"-s {key}: {path} is an object; set what is in it, as in -s {example}"
     known = ", ".join(find_variables(raw)) or "no variables"
     return (
         f"-s {key}: the spec has no ${{{key}}} (it has {known}); a key with a dot is a path, as in -s env.name={value}"
@@ -204,4 +210,5 @@ def _unused(raw: Raw, key: str, value: str) -> str:
 
 def _short(value: str) -> str:
     """Return the part of an environment's name that goes into a spec's: ALE/Pong-v5 -> pong."""
-    return value.rpartition("/")[2].rpartition(":")[2].partition("-")[0].lower()
+    short = value.rpartition("/")[2].rpartition(":")[2].partition("-")[0].lower()
+    return re.sub(r"[^\w.+]", "", short)  # what is no name at all, env says

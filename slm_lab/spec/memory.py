@@ -28,7 +28,8 @@ class ReplaySpec(MemorySpec):
     @model_validator(mode="after")
     def _check_size(self) -> Self:
         if self.max_size < self.batch_size:
-            raise problem("max_size", f"{self.max_size} is less than a batch of {self.batch_size}; make it larger")
+            text = f"{self.max_size} is less than batch_size {self.batch_size}; make it larger, or batch_size smaller"
+            raise problem("max_size", text)
         return self
 
 

@@ -113,13 +113,13 @@ def problem(key: str, message: str, more: int = 0) -> PydanticCustomError:
     return PydanticCustomError("spec", "{message}", {"key": key, "message": message, "more": more})
 
 
-def unknown_text(what: str, word: str, known: Iterable[str]) -> str:
-    """Return e.g. "unknown key; did you mean 'gamma'? (known: gamma, lam)"."""
+def unknown_text(what: str, word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return e.g. "unknown key; did you mean 'gamma'? (known: gamma, lam)"; `prefix` stood before the word."""
     known = list(known)
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"; did you mean {prefix + near[0]!r}?" if near else ""
     rest = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
-    return f"{what}; {hint}(known: {', '.join(known[:MAX_LISTED])}{rest})"
+    return f"{what}{hint} (known: {', '.join(known[:MAX_LISTED])}{rest})"
 
 
 def either(meaning: str) -> WrapValidator:
@@ -163,7 +163,7 @@ def one_of(what: str, key: str, registry: Mapping[str, type[Section]], outside: 
         kind, known = value.get(key), ", ".join(registry)
         if kind is None:
             raise problem(key, f"missing; the {what}: one of {known}")
-        if kind not in registry and not is_outside(kind):
+        if str(kind) not in registry and not is_outside(kind):
             raise problem(key, unknown_text(f"unknown {what} {kind!r}", str(kind), registry))
         return value
 

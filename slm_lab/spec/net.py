@@ -36,13 +36,19 @@ def _named(spec: dict[str, Any]) -> dict[str, Any]:
         value = spec.get(key, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise problem(key, f"must be a number > 0, got {value!r}")
-    if spec["name"] == "LinearToZero" and "frame" not in spec:
-        raise problem("frame", "missing; the frame at which the learning rate is 0")
+    if spec["name"] in ("LinearToZero", "LinearToMin") and "frame" not in spec:
+        raise problem("frame", "missing; the frame at which the learning rate has fallen to its end")
+    if spec["name"] == "LinearToMin":
+        least = spec.get("min_factor")
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+            raise problem("min_factor", f"must be the share of the learning rate that stays, 0 to 1, got {least!r}")
     return spec
 
 
 Named = Annotated[dict[str, Any], AfterValidator(_named)]
 """{"name": class, argument: value}."""
+Optimizer = Annotated[dict[str, Any], AfterValidator(lambda spec: _named({"name": "Adam", **spec}))]
+"""The same; without a name it is Adam."""
 
 
 class BatchRenormSpec(Section):
@@ -78,8 +84,9 @@ class NetSpec(Section):
     ] = None
     """Activation of the outputs, or one for each; null: none."""
     init_fn: str | None = None
-    """A function of torch.nn.init for the weights, e.g. orthogonal_, with the gain of the activation; biases are 0.
-    null: torch's default."""
+    """A function of torch.nn.init for the weights, with the gain of the activation; biases are 0. One that needs no
+    more than a weight: orthogonal_, xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_, uniform_,
+    normal_, trunc_normal_, ones_ or zeros_. null: torch's default."""
     batch_norm: bool = False
     """Batch normalisation."""
     batch_renorm: Annotated[bool | BatchRenormSpec, either("true, false, or an object {…} of its options")] = False
@@ -91,12 +98,13 @@ class NetSpec(Section):
     log_std_init: Number | None = None
     """Log standard deviation of Normal actions at the start, as parameters of their own; null: the net puts it out."""
     loss_spec: Named = Field(default_factory=lambda: {"name": "MSELoss"})
-    """Loss of values: {"name": a loss of torch.nn, argument: value}."""
-    optim_spec: Named = Field(default_factory=lambda: {"name": "Adam"})
-    """Optimiser: {"name": a class of torch.optim, "lr": …, argument: value}."""
+    """Loss of values: {"name": MSELoss, SmoothL1Loss, HuberLoss or L1Loss of torch.nn, argument: value}."""
+    optim_spec: Optimizer = Field(default_factory=lambda: {"name": "Adam"})
+    """Optimiser: {"name": a class of torch.optim, "lr": …, argument: value}; the name is Adam if left out."""
     lr_scheduler_spec: Named | None = None
-    """Learning rate over time: {"name": "LinearToZero", "frame": …}, or a class of torch.optim.lr_scheduler with its
-    arguments, stepped once per training event; null: constant."""
+    """Learning rate over time: {"name": "LinearToZero", "frame": …}; {"name": "LinearToMin", "frame": …,
+    "min_factor": …}, down to that share of it; or a class of torch.optim.lr_scheduler with its arguments, stepped once
+    per training event; null: constant."""
     clip_grad_val: Positive | None = None
     """Largest norm of the gradient; null: no clipping."""
     update_type: Literal["replace", "polyak"] = "replace"
@@ -165,7 +173,10 @@ class NetSpec(Section):
         """Raise if a key is none, with or without the prefix of a role."""
         unknown = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
         if unknown:
-            raise problem(unknown[0], unknown_text("unknown key", unknown[0], cls.model_fields), len(unknown) - 1)
+            prefix, plain = _split(unknown[0])
+            known = [field.removeprefix(prefix) for field in cls.model_fields]
+            text = unknown_text("unknown key", plain, known, prefix)
+            raise problem(unknown[0], text, len(unknown) - 1)
 
     @model_validator(mode="after")
     def _check_norms(self) -> Self:
@@ -183,6 +194,8 @@ class NetSpec(Section):
                 self.for_role(role)
             except ValidationError as error:
                 path, message = locate(error)
+                if path == "type":
+                    message = f"{message}: both are of one kind; SAC, CrossQ and TD3 take another as critic_net"
                 raise problem(f"{role}_{path}", message) from None
         if self.shared and own:
             raise problem(own[0], f"the net is shared; use {own[0].partition('_')[2]}, or set shared to false")
@@ -191,6 +204,12 @@ class NetSpec(Section):
 
 def _has_role(key: str) -> bool:
     return key.startswith(ROLE_PREFIXES)
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return a key's prefix of a role, "" if it has none, and the rest."""
+    prefix = next((prefix for prefix in ROLE_PREFIXES if key.startswith(prefix)), "")
+    return prefix, key.removeprefix(prefix)
 
 
 def _is_role_key(key: str, known: Mapping[str, Any]) -> bool:
@@ -396,8 +415,10 @@ class OutsideNet(_BuiltElsewhere):
         """Raise if a key looks like a misspelt one; any other is an argument of the net."""
         own = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
         for key in own:
-            if near := difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.8):
-                raise problem(key, f"unknown key; did you mean {near[0]!r}?")
+            prefix, plain = _split(key)
+            known = [field.removeprefix(prefix) for field in cls.model_fields]
+            if near := difflib.get_close_matches(plain, known, n=1, cutoff=0.8):
+                raise problem(key, f"unknown key; did you mean {prefix + near[0]!r}?")
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:

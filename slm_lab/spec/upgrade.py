@@ -107,6 +107,10 @@ def _relax_gpu(raw: Raw) -> None:
 
 def _rename_algorithm(raw: Raw) -> None:
     algorithm = _at(raw, "agent.algorithm")
+    policy = str(algorithm.get("action_policy"))
+    if policy.startswith("multi_"):
+        algorithm["action_policy"] = policy.removeprefix("multi_")
+        _say(f"agent.algorithm.action_policy: {policy} is read as {algorithm['action_policy']}")
     if new := ALGORITHM_NAMES.get(str(algorithm.get("name"))):
         _say(f"agent.algorithm.name: {algorithm['name']} is read as {new}")
         algorithm["name"] = new
@@ -122,13 +126,14 @@ def _nest_sil_replay(raw: Raw) -> None:
         if not given and "sil_replay_name" not in memory:
             return  # nothing to read; what is missing, the check of SIL says
         kind = memory.pop("sil_replay_name", None) or "Replay"
-        read = REPLAYS.get(kind, PrioritizedReplay).model_fields
+        read = REPLAYS.get(str(kind), PrioritizedReplay).model_fields
         values = {key: memory.pop(key) for key in given}
         keys = {key: value for key, value in values.items() if key in read}
         memory["sil_replay"] = {"name": kind, **keys}
         _say(f"agent.memory: {', '.join(keys)} are read as those of sil_replay {kind}")
-    if memory["sil_replay"].get("name") == "PrioritizedReplay" and memory["sil_replay"].get("beta_spec") is None:
-        memory["sil_replay"]["beta_spec"] = {"name": "no_decay", "start_val": 0.1}
+    replay = _at(memory, "sil_replay")
+    if replay.get("name") == "PrioritizedReplay" and replay.get("beta_spec") is None:
+        replay["beta_spec"] = {"name": "no_decay", "start_val": 0.1}
         _say("agent.memory.sil_replay.beta_spec: missing; 0.1 throughout, as in the paper")
 
 
@@ -177,7 +182,7 @@ def _drop_not_yet(raw: Raw) -> None:
 
 def _train_alone(raw: Raw) -> None:
     meta = _at(raw, "meta")
-    if meta.get("distributed") and meta.get("max_session", 1) == 1:
+    if meta.get("distributed") in (True, "synced", "shared") and meta.get("max_session", 1) == 1:
         warn(f'meta.distributed: "{meta["distributed"]}" is read as false, as one session has nobody to train with')
         meta["distributed"] = False
 
@@ -272,7 +277,7 @@ def _share_specs(raw: Raw) -> None:
 def _rename_optimizers(raw: Raw) -> None:
     for path, spec in _optimizers(raw):
         name = spec.get("name")
-        if name in OPTIMIZERS:
+        if isinstance(name, str) and name in OPTIMIZERS:
             spec["name"] = OPTIMIZERS[name]
             _say(f"{path}.name: {name} is read as {spec['name']}")
         elif name == "Lookahead":
@@ -304,7 +309,7 @@ def _rename_env(raw: Raw) -> None:
         for part in filter(None, (net, _at(raw, "agent.critic_net"))):
             part["normalize"] = True
         _say("env.scale_obs is read as normalize of the net: the replay keeps bytes")
-    if net.get("type") in NETS and net["type"] != "RecurrentNet" and "seq_len" in net:
+    if str(net.get("type")) in NETS and net["type"] != "RecurrentNet" and "seq_len" in net:
         length = net.pop("seq_len")
         env |= {"frame_op": "stack", "frame_op_len": length} if env.get("frame_op") is None else {}
         _say(f"agent.net.seq_len: {length} is read as env.frame_op stack of as many")

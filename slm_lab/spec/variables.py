@@ -108,16 +108,19 @@ def set_path(raw: dict[str, Any], path: str, value: Any) -> None:
         raise SpecError(f"-s {path}: there is nothing called {last!r} in {'.'.join(way)}")
 
 
-def suggest_paths(raw: Any, key: str) -> list[str]:
-    """Return the dotted paths whose last part is `key`."""
-    return [path for path in _paths(raw) if path.rpartition(".")[2] == key]
+def suggest_paths(raw: Any, key: str) -> dict[str, Any]:
+    """Return the dotted paths whose last part is `key`, and what stands there."""
+    return {path: node for path, node in find_paths(raw).items() if path.rpartition(".")[2] == key}
 
 
-def _paths(tree: Any, above: str = "") -> list[str]:
+def find_paths(tree: Any, above: str = "") -> dict[str, Any]:
+    """Return what stands at every dotted path, from the outside in."""
     if not isinstance(tree, dict):
-        return []
-    own = [f"{above}{key}" for key in tree]
-    return own + [path for key, child in tree.items() for path in _paths(child, f"{above}{key}.")]
+        return {}
+    found = {f"{above}{key}": child for key, child in tree.items()}
+    for key, child in tree.items():
+        found |= find_paths(child, f"{above}{key}.")
+    return found
 
 
 def _texts(tree: Any, path: str = "") -> Iterable[tuple[str, str]]:

@@ -136,6 +136,13 @@ class Broken(gym.Env):
 """
 
 
+def test_what_a_spec_has_to_say_is_said_once(spec_file, tmp_path, capsys):
+    late = ["-s", "agent.algorithm.training_start_step=1000", "--data", str(tmp_path)]
+    for mode, max_frame in (("dev", 100), ("train@latest", 150)):
+        assert main([spec_file, "tiny", mode, "-s", f"env.max_frame={max_frame}", *late]) == 0
+        assert capsys.readouterr().err.count("so it will not learn") == 1
+
+
 @pytest.fixture
 def broken_env(tmp_path, monkeypatch):
     (tmp_path / "broken_env.py").write_text(BROKEN_ENV)

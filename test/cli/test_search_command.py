@@ -55,7 +55,7 @@ def test_the_best_is_printed_played_and_trained(search_file, folder, capsys, tmp
     saved = json.loads((trained / "wide_best_spec.json").read_text())["wide_best"]
     assert saved["agent"] == spec["agent"]
     assert main(["best", str(folder), "--train", "--data", str(tmp_path), "-s", "env=Acrobot-v1"]) == 2
-    assert "-s env: the spec has no ${env}" in capsys.readouterr().err
+    assert "-s env: env is an object" in capsys.readouterr().err
 
 
 def test_a_search_is_not_trained_on_and_a_run_not_searched_on(search_file, folder, run_folder, spec_file, capsys):

@@ -183,6 +183,13 @@ def test_a_metric_that_one_seed_lacks_is_the_mean_of_the_others():
     assert trial["scalar"]["stability"] == pytest.approx(0.75)
 
 
+def test_a_session_without_a_score_does_not_end_the_curve_of_the_others():
+    none = {"total_reward": np.array([np.nan]), "frame": ROWS["frame"][-1:]}
+    trial = trial_metrics({0: session_metrics(ROWS, 10.0), 1: session_metrics(none, 10.0)}, 10.0)
+    assert trial["local"]["frames"].tolist() == ROWS["frame"].tolist()
+    assert trial["scalar"]["consistency"] == 1
+
+
 @given(st.lists(st.floats(0.5, 1e4), min_size=2, max_size=20), st.floats(0.1, 100.0))
 def test_quotient_metrics_do_not_depend_on_the_scale_of_rewards(returns, scale):
     s, t = np.array(returns), np.arange(1.0, len(returns) + 1)

@@ -354,6 +354,15 @@ def test_a_file_that_is_no_such_page_is_left_alone(data, tmp_path, capsys, old, 
     assert page.read_text() == text
 
 
+def test_where_there_is_no_run_the_folder_of_runs_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for results, hint in (("", ""), ("results", "; DATA_DIR is results")):
+        monkeypatch.setenv("DATA_DIR", results)
+        assert main(["benchmark-table", "data"]) == 2
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line == f"slm-lab: no run in any of these; name run folders, or the folder that holds them{hint}"
+
+
 def test_a_folder_is_no_such_page(data, tmp_path, capsys):
     assert main(["benchmark-table", str(data), "-o", str(tmp_path)]) == 2
     assert "Is a directory; name another file" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from lab_runs import a_moment, begin, checkpoint_of, lab, make_spec, newest, onl
 from slm_lab.agent import Agent, DivergenceError
 from slm_lab.cli import main
 from slm_lab.env import make_env
+from slm_lab.experiment.analysis import analyze_trial_sessions
 from slm_lab.experiment.baseline import baseline_key
 from slm_lab.experiment.session import Session
 from slm_lab.experiment.signals import StopRequest
@@ -192,6 +193,44 @@ def lone_worker(tmp_path, index=0, **keys):
     spec = pair_spec(**keys)
     paths = begin(tmp_path, spec)
     return Session(spec, paths.for_session(index), stop=StopRequest()), paths
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DoubleDQN"])
+def test_a_worker_that_comes_when_all_is_done_has_a_last_row(tmp_path, algorithm):
+    spec = pair_spec("synced", algorithm=algorithm, max_frame=200)
+    spec = spec.with_meta(rigorous_eval=1, eval_frequency=200)
+    know_baseline(tmp_path, spec)
+    paths = begin(tmp_path, spec)
+    stop_at_end = Session(spec, paths.for_session(0), stop=StopRequest())
+
+    def report(frame, fps, total_reward):
+        stop_at_end.stop.requested = frame >= 200
+
+    stop_at_end.report = report
+    assert stop_at_end.run()
+    said = []
+    late = Session(spec, paths.for_session(1), report=lambda *row: said.append(row))
+    assert late.run()
+    for kind in ("train", "eval"):
+        assert [row["frame"] for row in rows(paths, 1, kind)] == ["200"]
+    assert said[-1][:2] == (200, 0.0)
+    assert analyze_trial_sessions(paths, spec)["frame"] == 200
+
+    # as a run of before has it: no row; and one that has its rows gets no more
+    paths.for_session(1).session_df("train").unlink()
+    paths.shared_memory.unlink()
+    before = rows(paths, 0)
+    Trial(spec, data_dir=tmp_path, resume=paths.folder).run()
+    assert rows(paths, 0) == before
+    assert [row["frame"] for row in rows(paths, 1)] == ["200"]
+
+
+def test_dev_says_that_it_has_no_workers(tmp_path, log_messages):
+    trial = Trial(pair_spec("synced"), "dev", tmp_path)
+    assert trial.spec.meta.distributed is False
+    assert [line.strip() for line in log_messages] == [
+        'meta.distributed: "synced" is read as false, as MODE dev has one session, MODE train 2 workers'
+    ]
 
 
 def test_weights_that_diverge_are_saved_by_nobody(tmp_path):

@@ -45,6 +45,8 @@ def test_a_run_without_a_score_has_dashes(tmp_path):
     write_json(paths.trial_metrics, trial_metrics({0: session_metrics(rows, 10.0)}, 10.0))
     lines = list(report_lines(paths))
     assert any("mean –  IQM –  95 % interval unknown  (0 seeds" in line for line in lines)
+    assert "no episode has ended, so there is no score" in lines
+    assert not any("no score" in line for line in report_lines(finished(tmp_path, [10.0])))
 
 
 def test_graphs_are_named_where_they_are(tmp_path):

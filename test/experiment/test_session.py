@@ -160,13 +160,39 @@ def test_dev_mode_warns_of_nets_that_do_not_learn(tmp_path, log_messages):
     assert any("no parameter of net has changed" in line for line in log_messages)
 
 
+def test_dev_mode_does_not_warn_of_a_net_whose_turn_has_not_come(tmp_path, log_messages):
+    session = Session(make_spec(max_frame=400), begin(tmp_path, make_spec()).for_session(0), mode="dev")
+    session._build()
+    waits, (name, learner) = session._weights_at_start, next(iter(session.agent.algorithm.learners.items()))
+    session.clock.opt_step = 1
+    session._check_weights()
+    assert name in waits
+    assert not log_messages
+    learner.opt_steps = 2
+    session._check_weights()
+    session._check_weights()
+    session._close()
+    assert name not in waits
+    assert [line.strip() for line in log_messages] == [
+        f"no parameter of {name} has changed after 2 optimiser steps",
+    ]
+
+
+def test_the_last_speed_told_is_the_mean(tmp_path):
+    spec = make_spec(max_frame=400, meta={"log_frequency": 396})
+    speeds = []
+    session = run_session(spec, begin(tmp_path, spec), report=lambda frame, fps, total_reward: speeds.append(fps))
+    # the last row is about a single step, in which nothing was learned
+    assert 400 / speeds[-1] == pytest.approx(session.clock.elapsed, rel=0.5)
+
+
 def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, log_messages):
     spec = make_spec("DoubleDQN", max_frame=400)
     paths = begin(tmp_path, spec)
     run_session(spec, paths, options=RunOptions(profile="cpu"))
     trace = json.loads((paths.log_dir / "profiler" / "tiny_t0_s0_trace.json").read_text())
     marks = {event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"}
-    assert {"Agent.act", "GymVecEnv.step", "Agent.observe", "Agent.update"} <= marks
+    assert {"Agent.act", "CartPoleVecEnv.step", "Agent.observe", "Agent.update"} <= marks
     (line,) = [line for line in log_messages if " % " in line]
     assert re.search(r"session 0: \d\d % (act|env|memory|learn): .*env\.num_envs|GPU", line)
 

@@ -121,6 +121,8 @@ def test_dotted_keys_are_paths(write):
         (["max_session=1"], r"^-s max_session: the spec has no \$\{max_session\}; write -s meta\.max_session=1$"),
         (["evn=x"], r"^-s evn: the spec has no \$\{evn\} \(it has env, max_frame\); a key with a dot is a path"),
         (["env.max_fram=1"], r"^env\.max_fram: unknown key; did you mean 'max_frame'\?"),
+        (["env=[]"], r"^env\.name: must be text, got \[\]$"),
+        (["agent=DQN"], r"^-s agent: agent is an object; set what is in it, as in -s agent\."),
         (["agent.foo.bar=1"], r"^agent\.foo: unknown key"),
         (["env.name.x=1"], r"^-s env\.name\.x: there is nothing called 'x' in env\.name$"),
     ],

@@ -57,6 +57,12 @@ def test_a_resolved_spec_says_every_key_and_comes_back_equal():
     assert Spec.from_dict("ppo", resolved) == spec
 
 
+def test_an_optimiser_without_a_name_is_adam():
+    net = MLPNet(hid_layers=[64], optim_spec={"lr": 0.01}, critic_optim_spec={"lr": 0.1})
+    assert net.optim_spec == {"name": "Adam", "lr": 0.01}
+    assert net.for_role("critic").optim_spec == {"name": "Adam", "lr": 0.1}
+
+
 def test_a_spec_survives_the_way_into_another_process():
     assert pickle.loads(pickle.dumps(ppo())) == ppo()
 

@@ -196,6 +196,11 @@ def test_one_session_has_nobody_to_train_with(lines, mode):
     assert upgraded("meta", distributed=mode, max_session=2)["distributed"] == mode
 
 
+def test_a_mode_that_there_is_not_is_left_to_be_refused(lines):
+    assert upgraded("meta", distributed="async", max_session=1)["distributed"] == "async"
+    assert not any("meta.distributed" in line for line in lines)
+
+
 def test_a_shared_net_takes_what_its_actor_was_given(lines):
     net = upgraded(
         "agent.net",
@@ -306,6 +311,12 @@ def test_a_minibatch_had_four_transitions(lines, net, num_envs, size):
     assert lines == [f"INFO: agent.algorithm.minibatch_size: missing; {size}, as it always was"]
     raw["agent"]["algorithm"]["minibatch_size"] = 16
     assert upgrade(raw)["agent"]["algorithm"]["minibatch_size"] == 16
+
+
+@pytest.mark.parametrize("policy", ["epsilon_greedy", "boltzmann", "greedy", "default", "random"])
+def test_policies_of_several_actions_are_those_of_one(lines, policy):
+    assert upgraded("agent.algorithm", action_policy=f"multi_{policy}") == {"action_policy": policy}
+    assert lines == [f"INFO: agent.algorithm.action_policy: multi_{policy} is read as {policy}"]
 
 
 def test_lookahead_is_its_inner_optimizer():

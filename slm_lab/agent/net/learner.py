@@ -148,7 +148,8 @@ class Learner:
         """Move the learning rates on: to be called once per training event.
 
         Args:
-            frame: frames so far; LinearToZero is a function of it, the schedulers of torch count the calls.
+            frame: frames so far; LinearToZero and LinearToMin are functions of it, the schedulers of torch count the
+                calls.
         """
         for group in self.groups:
             group.scheduler.advance(frame)
@@ -203,13 +204,13 @@ class LinearToZero:
     """Falls in a straight line from the optimiser's learning rate to 0 at `frame`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, frame: float) -> None:
-        self.optimizer, self.end = optimizer, frame
+        self.optimizer, self.end, self.floor = optimizer, frame, 0.0
         self.start = [group["lr"] for group in optimizer.param_groups]
 
     def advance(self, frame: int) -> None:
         """Set the learning rates for `frame`."""
         for group, start in zip(self.optimizer.param_groups, self.start, strict=True):
-            group["lr"] = start * max(0.0, 1.0 - frame / self.end)
+            group["lr"] = start * max(self.floor, 1.0 - (1.0 - self.floor) * frame / self.end)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the rate is a function of the frame."""
@@ -217,6 +218,14 @@ class LinearToZero:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take nothing: the rate is a function of the frame."""
+
+
+class LinearToMin(LinearToZero):
+    """Falls in a straight line from the optimiser's learning rate to `min_factor` times it at `frame`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, frame: float, min_factor: float) -> None:
+        super().__init__(optimizer, frame)
+        self.floor = min_factor
 
 
 class TorchScheduler:
@@ -266,7 +275,7 @@ def make_optimizer(parameters: list[nn.Parameter], spec: Mapping[str, Any]) -> t
 def make_lr_scheduler(
     optimizer: torch.optim.Optimizer, spec: Mapping[str, Any] | None
 ) -> LinearToZero | TorchScheduler:
-    """Build `LinearToZero` or a scheduler of `torch.optim.lr_scheduler` by name.
+    """Build `LinearToZero`, `LinearToMin` or a scheduler of `torch.optim.lr_scheduler` by name.
 
     Raises:
         SpecError: there is no such scheduler, it cannot be used here, or it does not take these arguments.
@@ -275,7 +284,7 @@ def make_lr_scheduler(
         return TorchScheduler()
     place = "agent.net.lr_scheduler_spec"
     known = _classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
-    cls = _by_name(spec["name"], known | {"LinearToZero": LinearToZero}, place)
+    cls = _by_name(spec["name"], known | {"LinearToZero": LinearToZero, "LinearToMin": LinearToMin}, place)
     scheduler = _build(cls, optimizer, spec, place)
     return scheduler if isinstance(scheduler, LinearToZero) else TorchScheduler(scheduler)
 

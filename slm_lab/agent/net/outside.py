@@ -1,7 +1,7 @@
 """Nets from outside of the lab."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slm_lab.agent.net.build import init_layers, put_out
 from slm_lab.lib.named import import_callable, wrong_argument
@@ -21,7 +21,8 @@ def outside_body(spec: OutsideNet, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
         The body, from `[B, *obs_shape]` float32 to `[B, features]`, and the number of its features.
 
     Raises:
-        SpecError: there is no such class or function, it does not take these keys, or what it makes is no such module.
+        SpecError: there is no such class or function, it does not take these keys, or what it makes is no such module
+            or does not take observations.
     """
     make = import_callable(spec.type, "agent.net.type")
     try:
@@ -33,10 +34,13 @@ def outside_body(spec: OutsideNet, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
         raise wrong from error
     if not isinstance(body, nn.Module):
         raise SpecError(f"agent.net.type: {spec.type} makes a {type(body).__name__}, not a torch.nn.Module")
-    output = put_out(body, torch.zeros(2, *obs_shape))
-    if output.dim() != 2 or len(output) != 2:
-        raise SpecError(
-            f"agent.net.type: {spec.type} puts out {tuple(output.shape)} for two observations, and must (2, features)"
-        )
+    try:
+        output = put_out(body, torch.zeros(2, *obs_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        text = " ".join(str(error).split())
+        raise SpecError(f"agent.net.type: {spec.type} does not take {(2, *obs_shape)}: {text}") from error
+    shape = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != 2:
+        raise SpecError(f"agent.net.type: {spec.type} puts out {shape} for two observations, and must (2, features)")
     init_layers(body, spec.init_fn, spec.hid_layers_activation)
     return body, output.shape[1]

@@ -9,6 +9,7 @@ from slm_lab.agent.algorithm.loss import clipped_surrogate
 from slm_lab.agent.net import count_parameters
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.distribution import Beta, Categorical, Normal
+from slm_lab.agent.net.numpy_net import Tanh
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet, HydraMLPNet, MLPNet, OutsideNet, RecurrentNet, TorchArcNet
 
@@ -85,7 +86,7 @@ def test_each_role_has_its_own_spec():
     assert [layer.out_features for layer in net.actor.body[::2]] == [8, 8]
     assert [layer.out_features for layer in net.critic.body[::2]] == [16]
     assert isinstance(net.actor.body[1], torch.nn.ReLU)
-    assert isinstance(net.critic.body[1], torch.nn.Tanh)
+    assert isinstance(net.critic.body[1], Tanh)
 
 
 @pytest.mark.parametrize("shared", [True, False])

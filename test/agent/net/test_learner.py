@@ -16,6 +16,7 @@ OPTIMISERS = ["Adafactor", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "AS
 OPTIMISERS += ["Rprop", "SGD"]
 SCHEDULERS = [
     {"name": "LinearToZero", "frame": 100},
+    {"name": "LinearToMin", "frame": 100, "min_factor": 0.1},
     {"name": "StepLR", "step_size": 3, "gamma": 0.7},
     {"name": "MultiStepLR", "milestones": [2, 4, 5, 5], "gamma": 0.7},
     {"name": "ConstantLR", "total_iters": 4},
@@ -116,7 +117,7 @@ def test_a_wrong_optimiser_is_an_error(spec, message):
     ("spec", "message"),
     [
         ({"name": "StepL"}, r"agent\.net\.lr_scheduler_spec\.name: unknown name 'StepL'; did you mean 'StepLR'\?"),
-        ({"name": "LinearToMin"}, r"did you mean 'LinearToZero'\?"),
+        ({"name": "LinearToZer"}, r"did you mean 'LinearToZero'\?"),
         ({"name": "LinearToZero", "frame": 9, "fram": 9}, r"lr_scheduler_spec\.fram: unknown key; .*'frame'\?"),
         ({"name": "StepLR", "step_siz": 9}, r"lr_scheduler_spec\.step_siz: unknown key; did you mean 'step_size'\?"),
         ({"name": "StepLR"}, r"lr_scheduler_spec: StepLR cannot be built: .*step_size"),
@@ -185,6 +186,16 @@ def test_linear_to_zero_is_a_function_of_the_frame():
         learner.decay(frame)
         rates.append(learner.lr)
     assert_close(rates, [0.5, 0.25, 0.375, 0.375, 0.05, 0.0, 0.0])
+
+
+def test_linear_to_min_ends_at_a_share_of_the_rate():
+    schedule = {"name": "LinearToMin", "frame": 100, "min_factor": 0.2}
+    _, group = one_weight({"optim_spec": SGD, "lr_scheduler_spec": schedule})
+    rates = []
+    for frame in (0, 50, 100, 200):
+        group.scheduler.advance(frame)
+        rates.append(group.lr)
+    assert_close(rates, [0.5, 0.3, 0.1, 0.1])
 
 
 def test_schedulers_of_torch_count_events():

@@ -40,6 +40,14 @@ def no_row(obs_shape):
     return nn.Unflatten(1, (1, -1))
 
 
+def for_images(obs_shape):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+
+
+def two(obs_shape):
+    return nn.GRU(*obs_shape, 4)
+
+
 def faulty(obs_shape):
     return nn.Linear("three", 3)
 """
@@ -104,6 +112,8 @@ def test_init_fn_reaches_its_layers():
         ),
         ("no_module", {}, r"type: my_nets\.some:no_module makes a int, not a torch\.nn\.Module$"),
         ("no_row", {}, r"type: my_nets\.some:no_row puts out \(2, 1, 3\) for two obs"),
+        ("for_images", {}, r"type: my_nets\.some:for_images does not take \(2, 3\): .*conv2d"),
+        ("two", {}, r"type: my_nets\.some:two puts out a tuple for two obs"),
     ],
 )
 def test_a_mistake_is_one_line(name, keys, line):
