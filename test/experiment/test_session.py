@@ -60,7 +60,7 @@ def test_the_shares_of_the_time_add_up(tmp_path):
     ("algorithm", "keys", "threads"),
     [
         ("PPO", {}, 1),
-        ("DoubleDQN", {"net": {"hid_layers": [256, 256]}}, 2),  # batches of 16
+        ("DoubleDQN", {"net": {"hid_layers": [768, 768]}}, 2),  # batches of 16
         ("PPO", {"net": {"hid_layers": [1024, 1024]}}, 3),  # minibatches of 32
         ("PPO", {"net": CONV, "env": "ALE/Pong-v5"}, 3),
     ],
