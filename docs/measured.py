@@ -1,10 +1,8 @@
 """Writes what BENCHMARKS.md says of each algorithm into its page: `uv run python docs/measured.py`."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
-from slm_lab.experiment.benchmark import Result
+from slm_lab.experiment.benchmark import CURVES_HEAD, Result, best_results, frames_text, number_text
 from slm_lab.experiment.benchmark_rows import read_page
 from slm_lab.lib.table import markdown_table
 
@@ -23,7 +21,6 @@ LABELS = {
     "distributed": ["A3C", "DPPO", "async SAC"],
 }
 """Page -> what its agents are called in BENCHMARKS.md."""
-TENTHS = [f"{tenth}0 %" for tenth in range(1, 11)]
 ABOUT = """The newest run of the best spec in each place: the mean return of the last 100 episodes at each tenth of the
 frames, averaged over the seeds. Scores with their intervals, single seeds, commits and all other runs are in
 [the benchmarks](../BENCHMARKS.md).
@@ -32,23 +29,15 @@ frames, averaged over the seeds. Scores with their intervals, single seeds, comm
 
 def section(page: str) -> str:
     """Return the section "Measured" of a page."""
-    best: dict[tuple[str, str], Result] = {}
-    newest = {(result.env, result.spec_name): result for result in sorted(_results(page), key=lambda one: one.stamp)}
-    for result in sorted(newest.values(), key=lambda one: one.mean):
-        best[result.env, result.algorithm] = result
-    rows = [_row(result) for _, result in sorted(best.items())]
-    head = ["environment", "spec", "seeds", "frames", *TENTHS]
+    results = [result for result in read_page(DOCS / "BENCHMARKS.md") if result.algorithm in LABELS[page]]
+    rows = [_row(result) for _, result in sorted(best_results(results).items())]
+    head = ["environment", "spec", "seeds", "frames", *CURVES_HEAD[2:-1]]
     return f"## Measured\n\n{ABOUT}\n{markdown_table(head, rows)}"
 
 
-def _results(page: str) -> Sequence[Result]:
-    return [result for result in read_page(DOCS / "BENCHMARKS.md") if result.algorithm in LABELS[page]]
-
-
 def _row(result: Result) -> list[str]:
-    curve = ["–" if math.isnan(value) else f"{value:.0f}" for value in result.curve]
-    frames = f"{result.max_frame:.0e}".replace("e+0", "e")
-    return [result.env, result.spec_name, str(len(result.scores)), frames, *curve]
+    curve = map(number_text, result.curve)
+    return [result.env, result.spec_name, str(len(result.scores)), frames_text(result.max_frame), *curve]
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def session_metrics(rows: Rows, baseline: float) -> SessionMetrics:
 
 
 def align(sessions: Sequence[Series], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Put a series of every session on common ground, up to where the shortest ends.
+    """Put a series of every session that has one on common ground, up to where the shortest ends.
 
     Sessions log on one grid of frames, so the frames that all have are compared with each other; a session whose first
     episode took longer lacks a row at the start. On grids that share nothing the row number has to do.
@@ -133,6 +133,7 @@ def align(sessions: Sequence[Series], name: str) -> tuple[np.ndarray, np.ndarray
     Returns:
         frames [N] and values [sessions, N].
     """
+    sessions = [session for session in sessions if session["frames"].size]
     if not sessions:
         return np.empty(0), np.empty((0, 0))
     common = sessions[0]["frames"]
@@ -174,7 +175,7 @@ def trial_metrics(sessions: Mapping[int, SessionMetrics], baseline: float) -> di
     ordered = [sessions[index] for index in sorted(sessions)]
     scalar = {name: _mean([session.scalar[name] for session in ordered]) for name in SESSION_SCALARS}
     scalar["frame"] = ordered[0].scalar["frame"] if ordered else math.nan
-    series = [session.local for session in ordered if session.local["frames"].size]
+    series = [session.local for session in ordered]
     frames, strengths = align(series, "strengths")
     consistencies = consistency(strengths)
     scalar["consistency"] = float(consistencies[-1]) if consistencies.size else math.nan

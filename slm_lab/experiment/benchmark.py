@@ -292,16 +292,26 @@ def _curves(results: Sequence[Result]) -> str:
     return markdown_table(CURVES_HEAD, cells)
 
 
-def _matrix(results: Sequence[Result]) -> str:
-    """Return environments × algorithms."""
-    columns = sorted({(result.rank, result.algorithm) for result in results})
-    places = sorted({(result.env, result.max_frame) for result in results})
-    newest = {(result.env, result.max_frame, result.spec_name): result for result in results}  # they are sorted by time
+def best_results(results: Iterable[Result]) -> dict[tuple[str, float, str], Result]:
+    """Return of each environment, number of frames and algorithm the best spec's newest run.
+
+    Args:
+        results: the runs of a spec from old to new, as on the page.
+    """
+    newest = {(result.env, result.max_frame, result.spec_name): result for result in results}
     best: dict[tuple[str, float, str], Result] = {}
     for result in newest.values():
         place = (result.env, result.max_frame, result.algorithm)
         if place not in best or not result.mean <= best[place].mean:
             best[place] = result
+    return best
+
+
+def _matrix(results: Sequence[Result]) -> str:
+    """Return environments × algorithms."""
+    columns = sorted({(result.rank, result.algorithm) for result in results})
+    places = sorted({(result.env, result.max_frame) for result in results})
+    best = best_results(results)
     head = ["environment", "frames", *(algorithm for _, algorithm in columns)]
     cells = (
         [env, frames_text(frames), *(_cell(best.get((env, frames, algorithm))) for _, algorithm in columns)]
