@@ -1,7 +1,7 @@
 """The `agent.net` part of a spec: one model per net."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
@@ -173,8 +173,7 @@ class NetSpec(Section):
         """Raise if a key is none, with or without the prefix of a role."""
         unknown = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
         if unknown:
-            prefix, plain = _split(unknown[0])
-            known = [field.removeprefix(prefix) for field in cls.model_fields]
+            prefix, plain, known = _split(unknown[0], cls.model_fields)
             text = unknown_text("unknown key", plain, known, prefix)
             raise problem(unknown[0], text, len(unknown) - 1)
 
@@ -206,10 +205,10 @@ def _has_role(key: str) -> bool:
     return key.startswith(ROLE_PREFIXES)
 
 
-def _split(key: str) -> tuple[str, str]:
-    """Return a key's prefix of a role, "" if it has none, and the rest."""
+def _split(key: str, fields: Iterable[str]) -> tuple[str, str, list[str]]:
+    """Return a key's prefix of a role ("" if it has none), the rest of it, and what that could be."""
     prefix = next((prefix for prefix in ROLE_PREFIXES if key.startswith(prefix)), "")
-    return prefix, key.removeprefix(prefix)
+    return prefix, key.removeprefix(prefix), [field.removeprefix(prefix) for field in fields]
 
 
 def _is_role_key(key: str, known: Mapping[str, Any]) -> bool:
@@ -415,8 +414,7 @@ class OutsideNet(_BuiltElsewhere):
         """Raise if a key looks like a misspelt one; any other is an argument of the net."""
         own = [key for key in raw if key not in cls.model_fields and not _is_role_key(key, cls.model_fields)]
         for key in own:
-            prefix, plain = _split(key)
-            known = [field.removeprefix(prefix) for field in cls.model_fields]
+            prefix, plain, known = _split(key, cls.model_fields)
             if near := difflib.get_close_matches(plain, known, n=1, cutoff=0.8):
                 raise problem(key, f"unknown key; did you mean {prefix + near[0]!r}?")
 
