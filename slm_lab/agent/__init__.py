@@ -10,10 +10,14 @@ from torch import nn
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
-from slm_lab.agent.net import Net
+from slm_lab.agent.memory import OnPolicyReplay
+from slm_lab.agent.net import BODIES, Net
 from slm_lab.env import Step, VecEnv
 from slm_lab.lib.rng import derive_seed, set_stream_state, stream_state
 from slm_lab.spec import Spec
+
+LARGEST_IN_NUMPY = 128 * 128
+"""Numbers in a layer up to which numpy is the faster one at a gradient step."""
 
 
 class DivergenceError(RuntimeError):
@@ -47,6 +51,11 @@ class Agent:
             net.precision = getattr(torch, spec.meta.precision)
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
+        small = 0 < self._largest_layer <= LARGEST_IN_NUMPY and spec.meta.precision == "float32"
+        # batches of any length would need a program each, and what a net from outside looks at is not known
+        known = {net.type for net in (spec.agent.net, spec.agent.critic_net) if net is not None} <= BODIES.keys()
+        fixed = not isinstance(self.algorithm.memory, OnPolicyReplay)
+        self._suits_numpy = small and known and fixed and not self.recurrent
         self._rows = getattr(spec.agent.algorithm, "minibatch_size", getattr(self.algorithm.memory, "batch_size", 1))
 
     def _nets(self) -> list[Net]:
@@ -121,6 +130,17 @@ class Agent:
             )
         return metrics
 
+    def use_numpy(self) -> None:
+        """Hand the gradient steps to numpy, if they are of small nets on a CPU."""
+        if self._suits_numpy and self.device.type == "cpu":
+            for learner in self.algorithm.learners.values():
+                learner.use_numpy()
+
+    @property
+    def in_numpy(self) -> bool:
+        """Whether numpy does all gradient steps."""
+        return all(learner.in_numpy for learner in self.algorithm.learners.values())
+
     def compile(self) -> None:
         """Hand the gradient steps to `torch.compile`, and on a GPU the nets' part in acting."""
         for learner in self.algorithm.learners.values():
@@ -142,8 +162,12 @@ class Agent:
     @property
     def largest_product(self) -> int:
         """Rows of a batch times weights of the largest layer; as of one row where batches are of any size."""
+        return self._rows * self._largest_layer
+
+    @property
+    def _largest_layer(self) -> int:
         weights = (p.numel() for module in self.algorithm.modules.values() for p in module.parameters() if p.dim() == 2)
-        return self._rows * max(weights, default=0)
+        return max(weights, default=0)
 
     @property
     def opt_steps(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from loguru import logger
+from threadpoolctl import threadpool_limits
 
 from slm_lab.agent import Agent, DivergenceError
 from slm_lab.env import make_env
@@ -102,10 +103,13 @@ class Session:
         torch.backends.cudnn.deterministic = True  # same seed, same bits, on a GPU too
         # a session whose parent was killed takes a moment to notice it and to save
         lock = only_one(self.paths.log_dir / f".{self.paths.session_prefix}.lock", self.paths, timeout=60)
-        with tiny_is_zero(), lock:
+        # numpy's products here are small: a second thread would only be waited for
+        with tiny_is_zero(), threadpool_limits(1, user_api="blas"), lock:
             self._build()
             try:
                 self._restore()
+                if self.options.torch_compile == "auto":
+                    self.agent.use_numpy()
                 if self.compiled:
                     self.agent.compile()
                 profile = self.options.profile if self.index == 0 else "false"
@@ -227,7 +231,7 @@ class Session:
         first_frame, first_steps = self._learned_first
         to_come = (steps - first_steps) / (frame - first_frame) * (self.spec.env.max_frame - frame)
         enough = CONV_STEPS_TO_COMPILE if self.agent.convolves else STEPS_TO_COMPILE
-        self.compiled = to_come >= enough and not self.agent.recurrent
+        self.compiled = to_come >= enough and not self.agent.recurrent and not self.agent.in_numpy
         if self.compiled:
             logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)
             self.agent.compile()

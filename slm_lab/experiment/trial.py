@@ -32,7 +32,7 @@ from slm_lab.lib.shell import command_line
 from slm_lab.spec import Spec, SpecError, load_spec
 
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
-PRELOADED = ["slm_lab.experiment.session", "torch._dynamo", "gymnasium.wrappers"]
+PRELOADED = ["slm_lab.experiment.session", "slm_lab.agent.net.numpy_step", "torch._dynamo", "gymnasium.wrappers"]
 """What every session needs, imported once. torch's optimisers load torch._dynamo, which takes as long as torch."""
 FINISHED = ("finished", "")
 UNGUARDED = 78

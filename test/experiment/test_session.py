@@ -215,6 +215,7 @@ def test_the_bottleneck_is_what_took_longest():
 )
 def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, start, frames):
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", worth)
+    monkeypatch.setattr("slm_lab.agent.LARGEST_IN_NUMPY", 0)
     spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}).to_dict(), []
     spec["agent"]["algorithm"]["training_start_step"] = start
     spec = Spec.from_dict("tiny", spec)
@@ -224,7 +225,27 @@ def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, w
     assert seen == frames
 
 
+@pytest.mark.parametrize(
+    ("mode", "keys", "by_numpy"),
+    [
+        ("auto", {}, True),
+        ("auto", {"net": {"hid_layers": [129, 128]}}, False),
+        ("auto", {"meta": {"precision": "bfloat16"}}, False),
+        ("false", {}, False),
+        ("true", {}, False),
+    ],
+)
+def test_small_nets_learn_by_numpy(tmp_path, monkeypatch, mode, keys, by_numpy):
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: None)
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 0)
+    spec = make_spec("DoubleDQN", max_frame=200, **keys)
+    session = Session(spec, begin(tmp_path, spec).for_session(0), options=RunOptions(torch_compile=mode))
+    session.run()
+    assert session.agent.in_numpy == by_numpy
+
+
 def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("slm_lab.agent.LARGEST_IN_NUMPY", 0)
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 0)
     spec, compiled = make_spec("DoubleDQN", max_frame=2000), []
     monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: compiled.append(agent))

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from itertools import chain
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch._dynamo  # takes a second: import this module only where something is compiled
 from torch import Tensor, nn
-from torch.optim.adam import Adam, adam
+from torch.optim.adam import adam
 
+from slm_lab.agent.net.adam import AdamOf, AdamState
 from slm_lab.agent.net.learner import Gradients, Loss, ParameterGroup, by_group, clip, differentiate, largest
 
 
@@ -30,7 +31,7 @@ class CompiledStep:
 
     def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], backend: str = "inductor") -> None:
         self.loss, self.nets, self.groups = loss, nets, groups
-        self._states = [_AdamOf(group) for group in groups]
+        self._states = [_Adam(group) for group in groups]
         config: Any = torch._dynamo.config
         config.trace_autograd_ops = True
         # torch keeps graphs by code object, and as it is not to look at the nets, every learner needs one of its own
@@ -62,46 +63,36 @@ class CompiledStep:
         return metrics | largest([metrics.get("grad_norm"), *norms]) if norms else metrics
 
 
-class AdamState(NamedTuple):
-    """What Adam keeps of the parameters that have a gradient, each a list of as many tensors; and the rate."""
-
-    exp_avg: list[Tensor]
-    exp_avg_sq: list[Tensor]
-    max_exp_avg_sq: list[Tensor]
-    step: list[Tensor]
-    lr: Tensor
-
-
-class _AdamOf:
-    """The state of a group's optimiser, looked up again only where another has been loaded."""
+class _Adam:
+    """A group's Adam as a graph takes it: a number would be part of the graph, and a schedule changes the rate."""
 
     def __init__(self, group: ParameterGroup) -> None:
-        self.group = group
-        self._source: object = None
-        self._state: AdamState | None = None
-        self._lr = 0.0
+        self.group, self._of = group, AdamOf(group)
+        self._seen: AdamState | None = None
+        self._lr, self._rate = torch.zeros(()), 0.0
 
-    def now(self) -> AdamState | None:
-        """Return the state; None where it is no Adam, or workers share the step."""
-        group, optimizer = self.group, self.group.optimizer
-        if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
+    def now(self) -> tuple[AdamState, Tensor] | None:
+        """Return the state and the learning rate; None where the graph leaves the step to others."""
+        state = self._of.state()
+        if state is None:
             return None
-        if self._state is None or self._source is not optimizer.state:
-            states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
-            columns = [[state[name] for state in states if name in state] for name in AdamState._fields[:-1]]
-            # a number would be part of the graph, and a schedule changes it
-            lr = torch.zeros((), device=states[0]["exp_avg"].device)
-            for tensor in (*chain(*columns), lr):
+        if state is not self._seen:
+            self._seen, self._rate = state, 0.0
+            self._lr = torch.zeros((), device=state.exp_avg[0].device)
+            for tensor in (*chain(*state), self._lr):
                 torch._dynamo.mark_static_address(tensor)  # a CUDA graph need not copy it
-            self._source, self._state, self._lr = optimizer.state, AdamState(*columns, lr=lr), 0.0
-        if group.lr != self._lr:
-            self._lr = group.lr
-            self._state.lr.fill_(self._lr)
-        return self._state
+        if self.group.lr != self._rate:
+            self._rate = self.group.lr
+            self._lr.fill_(self._rate)
+        return state, self._lr
 
 
 def _step(
-    loss_fn: Loss, nets: nn.Module, groups: list[ParameterGroup], states: list[AdamState | None], batch: Sequence[Any]
+    loss_fn: Loss,
+    nets: nn.Module,
+    groups: list[ParameterGroup],
+    states: list[tuple[AdamState, Tensor] | None],
+    batch: Sequence[Any],
 ) -> tuple[dict[str, Tensor], list[Gradients]]:
     """Step the groups that have a state; return the metrics, and what gradients are left to the others."""
     parameters = [parameter for group in groups for parameter in group.parameters]
@@ -110,13 +101,13 @@ def _step(
     for (group, own), state in zip(by_group(groups, gradients), states, strict=True):
         if state is not None:
             norms.append(clip(own, group.clip))
-            _adam(group, own, state)
+            _adam(group, own, *state)
         left.append(own if state is None else ())
     return metrics | largest(norms), left
 
 
 @torch.no_grad()
-def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState) -> None:
+def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState, lr: Tensor) -> None:
     """Step the parameters that have a gradient, in place."""
     pairs = zip(group.parameters, gradients, strict=True)
     parameters: list[Tensor] = [parameter for parameter, gradient in pairs if gradient is not None]
@@ -135,7 +126,7 @@ def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState) -> None
         amsgrad=options["amsgrad"],
         beta1=beta1,
         beta2=beta2,
-        lr=state.lr,
+        lr=lr,
         weight_decay=options["weight_decay"],
         eps=options["eps"],
         maximize=options["maximize"],

@@ -1,9 +1,13 @@
-"""What goes on where `torch.compile` fails."""
+"""What goes on where a faster way of doing a thing fails."""
 
 from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
+
+
+class NotInNumpy(Exception):  # noqa: N818 - nothing went wrong: torch does it then
+    """A gradient step cannot be done by numpy; the text says why."""
 
 
 class OrPlain:

@@ -4,16 +4,21 @@ import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
-from slm_lab.agent.net.fallback import OrPlain
+from slm_lab.agent.net.fallback import NotInNumpy, OrPlain
 from slm_lab.spec import NetSpec, SpecError
 
+if TYPE_CHECKING:
+    from slm_lab.agent.net.numpy_step import NumpyStep
+
+T = TypeVar("T")
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 """(nets, *batch) -> (scalar to minimise, metrics): pure, so that it can be compiled as a whole."""
 
@@ -113,6 +118,7 @@ class Learner:
             if isinstance(module, TRAINED_IN_TRAINING)
             and any(id(parameter) in trained for parameter in module.parameters(recurse=False))
         ]
+        self._numpy: NumpyStep | None = None
         self._compiled: OrPlain | None = None
         for module in nets.modules():  # spectral norms: how they follow the weight that they are of
             if isinstance(module, ParametrizationList) and id(module.original) in trained:
@@ -123,8 +129,20 @@ class Learner:
         """Learning rate of the first group."""
         return self.groups[0].lr
 
+    def use_numpy(self) -> None:
+        """Hand every step but the very first to numpy, where it can do them: of small nets on a CPU."""
+        from slm_lab.agent.net.numpy_step import NumpyStep
+
+        if not self._in_training:
+            self._numpy = NumpyStep(self.loss, self.nets, self.groups)
+
+    @property
+    def in_numpy(self) -> bool:
+        """Whether numpy does the steps."""
+        return self._numpy is not None
+
     def compile(self, backend: str = "inductor") -> None:
-        """Hand every step but the very first to this backend of `torch.compile`, as one graph."""
+        """Hand every step but the very first, and those by numpy, to this backend of `torch.compile`, as one graph."""
         from slm_lab.agent.net.compiled import CompiledStep
 
         self._compiled = OrPlain("the step", CompiledStep(self.loss, self.nets, self.groups, backend), self._plain)
@@ -133,12 +151,20 @@ class Learner:
         """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
         for module in self._in_training:
             module.train()
-        take = self._compiled if self._compiled is not None and self.opt_steps else self._plain
-        metrics = take(*batch)
+        metrics = self._take(batch) if self.opt_steps else self._plain(*batch)
         for module in self._in_training:
             module.eval()
         self.opt_steps += len(self.groups)
         return metrics
+
+    def _take(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+        if self._numpy is not None:
+            try:
+                return self._numpy(*batch)
+            except NotInNumpy as reason:
+                logger.debug("a gradient step is left to torch: {}", reason)
+                self._numpy = None
+        return self._plain(*batch) if self._compiled is None else self._compiled(*batch)
 
     def _plain(self, *batch: Any) -> dict[str, Tensor]:
         gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)
@@ -166,7 +192,7 @@ class Learner:
 
 
 def differentiate(
-    loss_fn: Loss, nets: nn.Module, parameters: list[nn.Parameter], *batch: Any
+    loss_fn: Loss, nets: nn.Module, parameters: Sequence[Tensor], *batch: Any
 ) -> tuple[Gradients, dict[str, Tensor]]:
     """Return the gradients of `loss_fn` with respect to `parameters`, and its metrics with the loss itself, detached.
 
@@ -177,7 +203,7 @@ def differentiate(
     return gradients, {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
 
 
-def by_group(groups: Sequence[ParameterGroup], gradients: Gradients) -> list[tuple[ParameterGroup, Gradients]]:
+def by_group(groups: Sequence[ParameterGroup], gradients: Sequence[T]) -> list[tuple[ParameterGroup, list[T]]]:
     """Give each group the gradients of its parameters."""
     rest = iter(gradients)
     return [(group, [next(rest) for _ in group.parameters]) for group in groups]

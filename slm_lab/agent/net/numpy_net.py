@@ -23,7 +23,8 @@ class Tanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tanh of `x`."""
-        plain = x.requires_grad or not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling()
+        traced = torch.compiler.is_compiling() or type(x) is not Tensor
+        plain = x.requires_grad or not x.is_cpu or x.dtype != torch.float32 or traced
         return torch.tanh(x) if plain else torch.from_numpy(np.tanh(x.numpy()))
 
 

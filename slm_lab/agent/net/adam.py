@@ -1,0 +1,41 @@
+"""Adam's state, for steps that do without torch's way around it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.optim.adam import Adam
+
+from slm_lab.agent.net.learner import ParameterGroup
+
+
+class AdamState(NamedTuple):
+    """What Adam keeps of the parameters that have a gradient, each a list of as many tensors."""
+
+    exp_avg: list[Tensor]
+    exp_avg_sq: list[Tensor]
+    max_exp_avg_sq: list[Tensor]
+    step: list[Tensor]
+
+
+class AdamOf:
+    """The state of a group's optimiser, looked up again only where another has been loaded.
+
+    Args:
+        group: the group; in a first step, its optimiser has made the state.
+    """
+
+    def __init__(self, group: ParameterGroup) -> None:
+        self.group = group
+        self._source: object = None
+        self._state: AdamState | None = None
+
+    def state(self) -> AdamState | None:
+        """Return the state; None where it is no Adam, or workers share the step."""
+        group, optimizer = self.group, self.group.optimizer
+        if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
+            return None
+        if self._source is not optimizer.state:
+            states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]
+            columns = [[state[name] for state in states if name in state] for name in AdamState._fields]
+            self._source, self._state = optimizer.state, AdamState(*columns)
+        return self._state

@@ -1,0 +1,153 @@
+"""A gradient step of small nets by numpy."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import stateless
+
+from slm_lab.agent.net.adam import AdamOf, AdamState
+from slm_lab.agent.net.fallback import NotInNumpy
+from slm_lab.agent.net.learner import Loss, ParameterGroup, by_group, differentiate
+from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
+
+TOLERANCE = 1e-3
+"""What a first gradient may differ from torch's by, relative to its largest number: another order of sums is 1e-6."""
+
+
+class NumpyStep:
+    """Loss and gradient as one program of numpy for every shape of a batch; clipping and Adam with the least around it.
+
+    Other optimisers step as ever. The first step of all must be a plain one: in it, optimisers make their state.
+
+    Args:
+        loss: the loss function.
+        nets: what it is a function of, besides the batch; in the memory of the CPU.
+        groups: the parameters to train.
+    """
+
+    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> None:
+        self.loss, self.nets, self.groups = loss, nets, groups
+        self._trained = [parameter for group in groups for parameter in group.parameters]
+        self._tensors = list(dict.fromkeys([*self._trained, *nets.parameters(), *nets.buffers()]))
+        self._arrays: list[np.ndarray] = []
+        self._places: list[int] = []
+        self._programs: dict[Any, tuple[NumpyProgram, list[str]]] = {}
+        self._steps = [_StepOf(group) for group in groups]
+
+    def __call__(self, *batch: Any) -> dict[str, Tensor]:
+        """Take one step on `batch`; return the loss, its metrics, and the largest norm of the clipped gradients.
+
+        Raises:
+            NotInNumpy: it cannot be done, and nothing has been changed.
+        """
+        shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in batch)
+        if shapes not in self._programs:
+            self._programs[shapes] = self._write(batch)
+        program, names = self._programs[shapes]
+        with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
+            results = program.run(*self._values(), *[x.numpy() for x in batch])
+        count = len(self._trained)
+        metrics = {name: torch.from_numpy(np.asarray(x)) for name, x in zip(names, results[count:], strict=True)}
+        parts = by_group(self.groups, results[:count])
+        norms = [step(own) for step, (_, own) in zip(self._steps, parts, strict=True)]
+        known = [norm for norm in norms if norm is not None]
+        return metrics | {"grad_norm": torch.tensor(max(known))} if known else metrics
+
+    def _values(self) -> list[np.ndarray]:
+        """Return the nets' numbers, in place; workers that share a net move it."""
+        places = [tensor.data_ptr() for tensor in self._tensors]
+        if places != self._places:
+            self._places, self._arrays = places, [tensor.detach().numpy() for tensor in self._tensors]
+        return self._arrays
+
+    def _write(self, batch: Sequence[Any]) -> tuple[NumpyProgram, list[str]]:
+        if not all(isinstance(x, Tensor) for x in batch):
+            raise NotInNumpy("sequences")
+        named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
+        index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
+        places, count, names = {name: index[id(tensor)] for name, tensor in named}, len(self._tensors), []
+
+        def gradient(*inputs: Tensor) -> list[Tensor | None]:
+            with stateless._reparametrize_module(self.nets, {name: inputs[at] for name, at in places.items()}):
+                found, metrics = differentiate(self.loss, self.nets, inputs[: len(self._trained)], *inputs[count:])
+            names[:] = metrics
+            return [*found, *metrics.values()]
+
+        try:
+            graph = trace(gradient, [*self._tensors, *batch], len(self._trained))
+            program = NumpyProgram(graph, [*self._values(), *[x.numpy() for x in batch]])
+        except NotInNumpy:
+            raise
+        except Exception as error:  # torch's tracer and numpy raise anything
+            raise NotInNumpy(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        self._compare(program, batch)
+        return program, names
+
+    def _compare(self, program: NumpyProgram, batch: Sequence[Tensor]) -> None:
+        expected, _ = differentiate(self.loss, self.nets, self._trained, *batch)
+        found = program.run(*self._values(), *[x.numpy() for x in batch])
+        for mine, gradient in zip(found, expected, strict=False):
+            if (mine is None) != (gradient is None):
+                raise NotInNumpy("another set of gradients")
+            if gradient is not None:
+                scale = max(float(gradient.abs().max()), 1e-6)
+                if not np.abs(mine - gradient.numpy()).max() <= TOLERANCE * scale:
+                    raise NotInNumpy("other gradients than torch's")
+
+
+class _StepOf:
+    """Clips and steps a group; Adam by its kernel alone, as what torch does around it takes five times as long."""
+
+    def __init__(self, group: ParameterGroup) -> None:
+        self.group, self._of = group, AdamOf(group)
+        self._seen: AdamState | None = None
+        self._parameters: list[Tensor] = []
+        self._counts: list[np.ndarray] = []
+
+    def __call__(self, gradients: Sequence[np.ndarray | None]) -> float | None:
+        """Return the norm before clipping, None without clipping."""
+        group, norm = self.group, None
+        if group.clip is not None:
+            norm = math.sqrt(sum(np.vdot(x, x) for x in gradients if x is not None))
+            if not norm <= group.clip:
+                factor = np.float32(group.clip / (norm + 1e-6))
+                gradients = [None if x is None else x * factor for x in gradients]
+        tensors = [None if x is None else torch.from_numpy(np.ascontiguousarray(x)) for x in gradients]
+        state = self._of.state()
+        if state is None:
+            for parameter, gradient in zip(group.parameters, tensors, strict=True):
+                parameter.grad = gradient
+            group.take_step()
+        else:
+            self._adam(state, [gradient for gradient in tensors if gradient is not None])
+        return norm
+
+    def _adam(self, state: AdamState, gradients: list[Tensor]) -> None:
+        optimizer = self.group.optimizer
+        if state is not self._seen:
+            self._seen, self._counts = state, [count.numpy() for count in state.step]
+            self._parameters = [p.detach() for p in self.group.parameters if p in optimizer.state]
+        for count in self._counts:
+            count += 1
+        (options,) = optimizer.param_groups
+        beta1, beta2 = options["betas"]
+        step = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
+        step(
+            self._parameters,
+            gradients,
+            state.exp_avg,
+            state.exp_avg_sq,
+            state.max_exp_avg_sq,
+            state.step,
+            amsgrad=options["amsgrad"],
+            lr=options["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=options["weight_decay"],
+            eps=options["eps"],
+            maximize=options["maximize"],
+        )

@@ -1,0 +1,196 @@
+"""The gradient step of small nets by numpy."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from agents import Run, make_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loguru import logger
+from torch import nn
+from torch.nn import functional
+from torch.testing import assert_close
+
+from slm_lab.agent.net.build import ACTIVATIONS
+from slm_lab.agent.net.learner import Learner, ParameterGroup
+from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
+from slm_lab.spec.net import MLPNet
+
+FALLING = {"lr_scheduler_spec": {"name": "LinearToZero", "frame": 100}}
+
+
+@pytest.fixture
+def reasons():
+    """Why steps were left to torch."""
+    lines = []
+    sink = logger.add(lines.append, level="DEBUG", format="{message}", filter=lambda row: "torch" in row["message"])
+    yield lines
+    logger.remove(sink)
+
+
+def trained(spec, frames, by_numpy=False):
+    """Return a short run."""
+    run = Run(spec)
+    if by_numpy:
+        run.agent.use_numpy()
+    run.train(frames)
+    return run
+
+
+def results(run):
+    """Return metrics, weights and optimisers' states."""
+    optim = {name: learner.state_dict() for name, learner in run.agent.algorithm.learners.items()}
+    return run.metrics, run.agent.nets_state(), optim
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("A2C", {"net": {"optim_spec": {"name": "RMSprop", "lr": 0.01}}}),  # torch steps
+        ("A2C n-step", {}),
+        ("PPO", {"net": {"optim_spec": {"name": "AdamW", "lr": 0.01, "amsgrad": True}, **FALLING}}),
+        ("PPO scaled", {}),
+        ("PPOSIL", {"net": {"shared": True, **FALLING}}),
+        ("SIL", {}),
+        ("SARSA", {}),
+        ("VanillaDQN", {}),
+        ("DQN", {"net": {"clip_grad_val": None, **FALLING}}),
+        ("DQN", {"net": {"layer_norm": True, "loss_spec": {"name": "HuberLoss"}}}),
+        ("DoubleDQN", {"net": {"type": "DuelingMLPNet", "hid_layers": [8]}}),
+        ("SAC", {}),
+        ("SAC Gumbel", {}),
+        ("TD3", {}),
+    ],
+)
+def test_a_step_by_numpy_is_the_plain_one(name, keys, reasons):
+    spec = make_spec(name, **keys)
+    mine = trained(spec, 60, by_numpy=True)
+    assert_close(results(mine), results(trained(spec, 60)), rtol=1e-3, atol=1e-5)
+    assert mine.agent.in_numpy, reasons
+
+
+SMOOTH = sorted(ACTIVATIONS.keys() - {"gelu", "hardshrink", "prelu", "softshrink"})
+"""The others are left to torch."""
+LOSSES = {
+    "mse": functional.mse_loss,
+    "huber": functional.huber_loss,
+    "smooth_l1": functional.smooth_l1_loss,
+    "l1": functional.l1_loss,
+    "cross-entropy": lambda x, y: -(y.softmax(-1) * x.log_softmax(-1)),
+    "divergence": lambda x, y: functional.kl_div(x.log_softmax(-1), y.softmax(-1), reduction="none"),
+    "coins": lambda x, y: functional.logsigmoid(torch.where(y > 0, x, -x)) - functional.softplus(x) * x.sigmoid(),
+    "clipped": lambda x, y: torch.minimum(x * y, x.clamp(-0.5, 0.5) * y) + x.clamp(y - 1, y + 1),
+    "of columns": lambda x, y: x.gather(1, y.argmax(1, keepdim=True)) * x[:, :1] - x.split([1, x.shape[1] - 1], 1)[1],
+    "of rows": lambda x, y: torch.stack([x, y]).amin(0) + torch.cat([x, y], 1).mean(1, keepdim=True) + x[0] ** 3,
+    "scaled": lambda x, y: (
+        (x - x.mean()) / (x.std(correction=0) + 1e-6) + y.var() * x.amax(1, keepdim=True).exp().log1p()
+    ),
+    "whole": lambda x, y: (x.expm1() + (y % 2).long() * x) * x.new_ones(x.shape) + (x.abs() < 1) * y.long() + x.sum(0),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@given(rows=st.integers(1, 6), columns=st.integers(2, 7), activation=st.sampled_from(SMOOTH), seed=st.integers(0, 99))
+@settings(max_examples=12, deadline=None)
+def test_what_numpy_comes_to_is_what_torch_does(loss, rows, columns, activation, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, rows, columns, generator=generator)
+    weight = torch.randn(columns, columns, generator=generator)
+
+    def gradient(x, weight, y):
+        total = LOSSES[loss](ACTIVATIONS[activation]().eval()(x @ weight), y).sum()
+        return [*torch.autograd.grad(total, [x, weight]), total]
+
+    inputs = [x, weight, y]
+    graph = trace(gradient, inputs, 2)
+    found = NumpyProgram(graph, [value.numpy() for value in inputs]).run(*[value.numpy() for value in inputs])
+    expected = [value.detach() for value in gradient(x.requires_grad_(), weight.requires_grad_(), y)]
+    assert_close(
+        [torch.from_numpy(np.asarray(value)) for value in found], expected, rtol=1e-4, atol=1e-4, equal_nan=True
+    )
+
+
+def make_learner(loss, **spec):
+    """A learner of one linear layer."""
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1)
+    spec = MLPNet(hid_layers=[], optim_spec={"name": "Adam", "lr": 0.1}, **spec)
+    return net, Learner(loss, net, [ParameterGroup(net.parameters(), spec)])
+
+
+def square(net, x):
+    """A loss."""
+    out = net(x)
+    return out.square().mean(), {"out": out}
+
+
+def after(learner, net, batches):
+    """Return the metrics of some steps, and the weights that they lead to."""
+    return [learner.step(x) for x in batches], {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("limit", [None, 0.01, 100.0])
+def test_batches_of_another_shape_have_a_program_of_their_own(limit):
+    batches = [torch.randn(rows, 3) for rows in (2, 2, 5, 2, 5)]
+    net, learner = make_learner(square, clip_grad_val=limit)
+    plain = after(learner, net, batches)
+    net, learner = make_learner(square, clip_grad_val=limit)
+    learner.use_numpy()
+    assert_close(after(learner, net, batches), plain)
+    assert learner.in_numpy
+
+
+def test_it_goes_on_from_a_loaded_state_and_where_the_weights_have_moved():
+    net, learner = make_learner(square)
+    learner.use_numpy()
+    batches = torch.eye(3).split(1)
+    after(learner, net, batches)
+    weights, state = {name: value.clone() for name, value in net.state_dict().items()}, learner.state_dict()
+    state = copy.deepcopy(state)
+    ends = after(learner, net, batches)
+    net.load_state_dict(weights)
+    learner.load_state_dict(state)
+    net.share_memory()  # into other memory
+    assert_close(after(learner, net, batches), ends, rtol=0, atol=0)
+    assert learner.in_numpy
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"),
+    [
+        (lambda net, x: ((net(x) + torch.randn(1)).square().mean(), {}), "draws numbers"),
+        (lambda net, x: (torch.special.erf(net(x)).sum(), {}), "erf"),
+        (lambda net, x: (net(x).sum() * (2 if net(x).sum() > 0 else 1), {}), "data-dependent"),
+        (lambda net, x: (net(x).sum() * SECRET, {}), "convert all Tensors to FakeTensors"),
+    ],
+)
+def test_what_it_cannot_do_is_left_to_torch(loss, why, reasons):
+    batches = [torch.randn(2, 3) for _ in range(4)]
+    torch.manual_seed(1)
+    net, learner = make_learner(loss)
+    plain = after(learner, net, batches)
+    net, learner = make_learner(loss)
+    learner.use_numpy()
+    assert_close(after(learner, net, batches), plain, rtol=0, atol=0)
+    (reason,) = reasons
+    assert why.lower() in reason.lower()
+
+
+SECRET = torch.tensor(3.0)
+"""Nothing tells that it will not change."""
+
+
+def test_a_program_that_comes_to_something_else_is_not_used(monkeypatch, reasons):
+    monkeypatch.setattr("slm_lab.agent.net.numpy_graph.NumpyProgram.emit", wrong(NumpyProgram.emit))
+    net, learner = make_learner(square)
+    learner.use_numpy()
+    after(learner, net, torch.eye(3).split(1))
+    assert not learner.in_numpy
+    assert "other gradients" in reasons[0]
+
+
+def wrong(emit):
+    """Compute with a mistake."""
+    return lambda self, expression: emit(self, f"{expression} * 1.1" if "@" in expression else expression)
