@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -248,6 +249,7 @@ class Trial:
     def _run_processes(self, stop: StopRequest, progress: Progress) -> bool:
         """Run the sessions in processes: no more at once than there are cores, unless they are workers of one agent."""
         context = process_context()
+        import_module("plotly.graph_objects")  # for the graphs at the end, while the server imports what sessions need
         self.paths.shared_memory.unlink(missing_ok=True)  # of a run that was killed
         waiting = list(range(self.spec.meta.max_session))
         running: list[_Running] = []

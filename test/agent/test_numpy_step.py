@@ -163,6 +163,7 @@ def test_it_goes_on_from_a_loaded_state_and_where_the_weights_have_moved():
         (lambda net, x: ((net(x) + torch.randn(1)).square().mean(), {}), "draws numbers"),
         (lambda net, x: (torch.special.erf(net(x)).sum(), {}), "erf"),
         (lambda net, x: (net(x).sum() * (2 if net(x).sum() > 0 else 1), {}), "data-dependent"),
+        (lambda net, x: ((seen(net(x)).square()).sum(), {}), "in place"),
         (lambda net, x: (net(x).sum() * SECRET, {}), "convert all Tensors to FakeTensors"),
     ],
 )
@@ -176,6 +177,13 @@ def test_what_it_cannot_do_is_left_to_torch(loss, why, reasons):
     assert_close(after(learner, net, batches), plain, rtol=0, atol=0)
     (reason,) = reasons
     assert why.lower() in reason.lower()
+
+
+def seen(x):
+    """Change what is looked at in another way."""
+    first = x[:1]
+    x.mul_(2.0)
+    return x + first
 
 
 SECRET = torch.tensor(3.0)

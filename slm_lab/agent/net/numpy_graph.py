@@ -15,33 +15,55 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from slm_lab.agent.net.fallback import NotInNumpy
 
 _aten: Any = torch.ops.aten
+_MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
+_FOUND: Any = {**core_aten_decompositions(), **get_decompositions(_MORE)}
+_SIMPLER = {name: decompose for name, decompose in _FOUND.items() if not name._schema.is_mutable}
+"""How torch writes operations in simpler ones. Those in place stay as they are, and are seen to by `_in_new_place`."""
 
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], differentiable: int) -> fx.GraphModule:
     """Return the operations of `function`, which may take gradients, as a graph without any of torch's autograd.
 
     Args:
-        function: of as many tensors, to a sequence of tensors; what else it reads becomes a constant.
+        function: of as many tensors, to a sequence of tensors, some of them None.
         inputs: examples.
         differentiable: how many of them, from the first on, it takes gradients with respect to.
+
+    Raises:
+        NotInNumpy: something is changed in place that others look at.
+        Exception: of any kind, where the function looks at a number, or at a tensor that is not among its inputs.
     """
     detached = [x.detach() for x in inputs]
     leaves = [x.requires_grad_() for x in detached[:differentiable]]
     # fake tensors: a look at a number, which would become a constant, is an error
-    graph = make_fx(function, tracing_mode="fake")(*leaves, *detached[differentiable:])
-    pure: Callable[..., Any] = functionalize(lambda *args: graph(*args))
-    with torch.no_grad():
-        inputs = [x.detach() for x in inputs]
-        simpler: Any = {**core_aten_decompositions(), **get_decompositions(_DECOMPOSED)}
-        graph = make_fx(pure, decomposition_table=simpler, tracing_mode="fake")(*inputs)
-    graph.graph.eliminate_dead_code()
-    return graph
+    traced = make_fx(function, decomposition_table=_SIMPLER, tracing_mode="fake")
+    module = traced(*leaves, *detached[differentiable:])
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target is not operator.getitem and node.target._schema.is_mutable:
+            node.target = _in_new_place(node)
+    module.graph.eliminate_dead_code()
+    return module
+
+
+def _in_new_place(node: fx.Node) -> Any:
+    """Return the operation that comes to what one in place leaves behind, where nothing else looks at that place."""
+    target: Any = node.target
+    place: Any = node.args[0]
+    own = place.op == "call_function" and not _is_view(place)
+    if not own or any(user > node or (user is not node and _is_view(user)) for user in place.users):
+        raise NotInNumpy(f"{target}, in place")
+    name, overload = target._schema.name.removeprefix("aten::"), target._overloadname
+    return getattr(getattr(_aten, name.removesuffix("_"), None), overload, target)
+
+
+def _is_view(node: fx.Node) -> bool:
+    target: Any = node.target
+    return any(result.alias_info is not None for result in target._schema.returns)
 
 
 class NumpyProgram:
@@ -363,6 +385,9 @@ _ELEMENTWISE: dict[Any, Translation] = {
     _aten.expand.default: _same,
     _aten.full_like.default: _filled,
     _aten.logical_not.default: _function("invert"),
+    _aten.masked_fill.Scalar: lambda program, value, x, mask, filler: _chosen(
+        program, value, mask, _filled(program, value, x, filler), x
+    ),
     _aten.neg.default: _function("negative"),
     _aten.pow.Tensor_Scalar: _power,
     _aten.relu.default: lambda _program, _value, x: f"maximum({x}, 0)",
@@ -378,8 +403,6 @@ _VIEWS: dict[Any, Translation] = {
     _aten.unsqueeze.default: _reshaped,
     _aten.view.default: _reshaped,
 }
-_DECOMPOSED = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
-"""What torch writes in simpler terms when asked to."""
 _TABLE: dict[Any, Translation] = {
     **_ELEMENTWISE,
     **_VIEWS,
