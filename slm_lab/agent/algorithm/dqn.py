@@ -145,4 +145,4 @@ def outputs(net: nn.Module, obs: Tensor | History | np.ndarray, value: ActionVal
 
 def pick(out: Tensor, action: Tensor) -> Tensor:
     """Return the rows `[B, atoms]` of `out` `[B, A, atoms]` that belong to the actions `[B]`."""
-    return out.take_along_dim(action[:, None, None], 1).squeeze(1)
+    return out.gather(1, action[:, None, None].expand(-1, 1, out.shape[-1])).squeeze(1)

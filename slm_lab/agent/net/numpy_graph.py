@@ -322,7 +322,8 @@ def _gathered(program: NumpyProgram, _value: Tensor, x: str, axis: int, index: s
 def _scattered(program: NumpyProgram, _value: Tensor, x: str, axis: int, index: str, source: str) -> str:
     if program.example[index].shape[axis] != 1:
         raise NotInNumpy("scatter_add of several numbers at once")
-    return f"added({x}, ({_places(program, axis, index)}), {source})"
+    onto_nothing = x[0] == "c" and not np.any(program.example[x])
+    return f"{'put' if onto_nothing else 'added'}({x}, ({_places(program, axis, index)}), {source})"
 
 
 def _places(program: NumpyProgram, axis: int, index: str) -> str:
@@ -390,7 +391,7 @@ _ELEMENTWISE: dict[Any, Translation] = {
     ),
     _aten.neg.default: _function("negative"),
     _aten.pow.Tensor_Scalar: _power,
-    _aten.relu.default: lambda _program, _value, x: f"maximum({x}, 0)",
+    _aten.relu.default: lambda program, _value, x: f"maximum({x}, {program.constant(np.float32(0))})",
     _aten.rsqrt.default: lambda _program, _value, x: f"1 / sqrt({x})",
     _aten.sigmoid.default: lambda _program, _value, x: f"1 / (1 + exp(-{x}))",
     _aten.where.self: _chosen,
