@@ -279,7 +279,8 @@ def _softmax(program: NumpyProgram, value: Tensor, x: str, axis: int, _half: boo
 
 
 def _power(program: NumpyProgram, _value: Tensor, x: str, exponent: Any) -> str:
-    return f"{x} * {x}" if program.example.get(exponent, exponent) == 2 else f"{x} ** {exponent}"
+    easy = {1: x, 2: f"{x} * {x}"}
+    return easy.get(program.example.get(exponent, exponent), f"{x} ** {exponent}")
 
 
 def _selected(_program: NumpyProgram, _value: Tensor, x: str, axis: int, index: int) -> str:

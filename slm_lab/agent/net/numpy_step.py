@@ -49,7 +49,7 @@ class NumpyStep:
             self._programs[shapes] = self._write(batch)
         program, names = self._programs[shapes]
         with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
-            results = program.run(*self._values(), *[x.numpy() for x in batch])
+            results = program.run(*self._values(), *_arrays(batch))
         count = len(self._trained)
         metrics = {name: torch.from_numpy(np.asarray(x)) for name, x in zip(names, results[count:], strict=True)}
         parts = by_group(self.groups, results[:count])
@@ -79,7 +79,7 @@ class NumpyStep:
 
         try:
             graph = trace(gradient, [*self._tensors, *batch], len(self._trained))
-            program = NumpyProgram(graph, [*self._values(), *[x.numpy() for x in batch]])
+            program = NumpyProgram(graph, [*self._values(), *_arrays(batch)])
         except NotInNumpy:
             raise
         except Exception as error:  # torch's tracer and numpy raise anything
@@ -89,7 +89,7 @@ class NumpyStep:
 
     def _compare(self, program: NumpyProgram, batch: Sequence[Tensor]) -> None:
         expected, _ = differentiate(self.loss, self.nets, self._trained, *batch)
-        found = program.run(*self._values(), *[x.numpy() for x in batch])
+        found = program.run(*self._values(), *_arrays(batch))
         for mine, gradient in zip(found, expected, strict=False):
             if (mine is None) != (gradient is None):
                 raise NotInNumpy("another set of gradients")
@@ -99,6 +99,11 @@ class NumpyStep:
                     raise NotInNumpy("other gradients than torch's")
 
 
+def _arrays(batch: Sequence[Tensor]) -> list[np.ndarray]:
+    # single numbers are faster than arrays of no dimension
+    return [x.numpy() if x.shape else x.numpy()[()] for x in batch]
+
+
 class _StepOf:
     """Clips and steps a group; Adam by its kernel alone, as what torch does around it takes five times as long."""
 
@@ -106,13 +111,13 @@ class _StepOf:
         self.group, self._of = group, AdamOf(group)
         self._seen: AdamState | None = None
         self._parameters: list[Tensor] = []
-        self._counts: list[np.ndarray] = []
+        self._counts = np.zeros(0, np.float32)
 
     def __call__(self, gradients: Sequence[np.ndarray | None]) -> float | None:
         """Return the norm before clipping, None without clipping."""
         group, norm = self.group, None
         if group.clip is not None:
-            norm = math.sqrt(sum(np.vdot(x, x) for x in gradients if x is not None))
+            norm = math.sqrt(sum([np.vdot(x, x) for x in gradients if x is not None]))
             if not norm <= group.clip:
                 factor = np.float32(group.clip / (norm + 1e-6))
                 gradients = [None if x is None else x * factor for x in gradients]
@@ -129,10 +134,13 @@ class _StepOf:
     def _adam(self, state: AdamState, gradients: list[Tensor]) -> None:
         optimizer = self.group.optimizer
         if state is not self._seen:
-            self._seen, self._counts = state, [count.numpy() for count in state.step]
-            self._parameters = [p.detach() for p in self.group.parameters if p in optimizer.state]
-        for count in self._counts:
-            count += 1
+            stepped = [p for p in self.group.parameters if p in optimizer.state]
+            self._seen, self._parameters = state, [p.detach() for p in stepped]
+            self._counts = np.array(state.step, np.float32)  # counted as one
+            state.step[:] = torch.from_numpy(self._counts)
+            for parameter, count in zip(stepped, state.step, strict=True):
+                optimizer.state[parameter]["step"] = count
+        self._counts += 1
         (options,) = optimizer.param_groups
         beta1, beta2 = options["betas"]
         step = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
