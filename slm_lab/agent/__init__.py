@@ -12,12 +12,10 @@ from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
 from slm_lab.agent.memory import OnPolicyReplay
 from slm_lab.agent.net import BODIES, Net
+from slm_lab.agent.net.numpy_net import LARGEST_LAYER
 from slm_lab.env import Step, VecEnv
 from slm_lab.lib.rng import derive_seed, set_stream_state, stream_state
 from slm_lab.spec import Spec
-
-LARGEST_IN_NUMPY = 128 * 128
-"""Numbers in a layer up to which numpy is the faster one at a gradient step."""
 
 
 class DivergenceError(RuntimeError):
@@ -51,7 +49,7 @@ class Agent:
             net.precision = getattr(torch, spec.meta.precision)
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
-        small = 0 < self._largest_layer <= LARGEST_IN_NUMPY and spec.meta.precision == "float32"
+        small = 0 < self._largest_layer <= LARGEST_LAYER and spec.meta.precision == "float32"
         # batches of any length would need a program each, and what a net from outside looks at is not known
         known = {net.type for net in (spec.agent.net, spec.agent.critic_net) if net is not None} <= BODIES.keys()
         fixed = not isinstance(self.algorithm.memory, OnPolicyReplay)

@@ -215,7 +215,7 @@ def test_the_bottleneck_is_what_took_longest():
 )
 def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, worth, start, frames):
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", worth)
-    monkeypatch.setattr("slm_lab.agent.LARGEST_IN_NUMPY", 0)
+    monkeypatch.setattr("slm_lab.agent.LARGEST_LAYER", 0)
     spec, seen = make_spec("DoubleDQN", max_frame=4000, meta={"log_frequency": 400}).to_dict(), []
     spec["agent"]["algorithm"]["training_start_step"] = start
     spec = Spec.from_dict("tiny", spec)
@@ -245,7 +245,7 @@ def test_small_nets_learn_by_numpy(tmp_path, monkeypatch, mode, keys, by_numpy):
 
 
 def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr("slm_lab.agent.LARGEST_IN_NUMPY", 0)
+    monkeypatch.setattr("slm_lab.agent.LARGEST_LAYER", 0)
     monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 0)
     spec, compiled = make_spec("DoubleDQN", max_frame=2000), []
     monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: compiled.append(agent))

@@ -161,12 +161,16 @@ def flatten(obs: Tensor | History, *tensors: Tensor) -> list[Any]:
 
 
 def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> Iterator[Sequence[Any]]:
-    """Shuffle what `flatten` returned, and cut it into minibatches of `size` rows; of a `History`, whole sequences."""
+    """Shuffle what `flatten` returned, and cut it into minibatches of `size` rows; of a `History`, whole sequences.
+
+    `size` divides the number of rows.
+    """
     obs, *tensors = data
     shuffle: dict[str, Any] = {"generator": generator, "device": generator.device}
     if not isinstance(obs, History):
         order = torch.randperm(len(obs), **shuffle)
-        yield from zip(*(tensor[order].split(size) for tensor in data), strict=True)
+        columns = (tensor.index_select(0, order) for tensor in data)
+        yield from zip(*(column.view(-1, size, *column.shape[1:]).unbind() for column in columns), strict=True)
         return
     length, count = obs.first.shape
     for sequences in torch.randperm(count, **shuffle).split(size // length):

@@ -81,15 +81,22 @@ class Net(nn.Module):
             return self.body(x / 255 if self.normalize else x)
 
     def forward(self, obs: Tensor | History | np.ndarray, heads: slice = ALL) -> list[Any]:
-        """Return the outputs of `heads`, `[B, out_dim]` each: tensors, and of an array, to act on, arrays."""
+        """Return the outputs of `heads`, `[B, out_dim]` each: tensors, and of an array, to act on, arrays.
+
+        Without a gradient, small nets are run by numpy.
+        """
         if isinstance(obs, np.ndarray):
             return self._to_act(obs, heads)
+        if type(obs) is Tensor and obs.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            small = self._small(len(obs))
+            if small is not None:
+                return [torch.from_numpy(out) for out in small(obs.detach().numpy(), heads)]
         with self._rounding(obs):
             features = self.features(obs)
             return [head(features).float() for head in self.heads[heads]]
 
     def _to_act(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
-        small = self._small(obs)
+        small = self._small(len(obs))
         if small is not None:
             return small(obs, heads)
         seen = torch.from_numpy(obs).to(next(self.parameters()).device)
@@ -111,7 +118,7 @@ class Net(nn.Module):
         device = obs.first.device if isinstance(obs, History) else obs.device
         return torch.autocast(device.type, self.precision)
 
-    def _small(self, obs: np.ndarray) -> NumpyNet | None:
+    def _small(self, rows: int) -> NumpyNet | None:
         """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
         if not self._may_be_small or self.precision != torch.float32:
             return None
@@ -121,7 +128,7 @@ class Net(nn.Module):
             except TypeError:
                 self._may_be_small = False
                 return None
-        return self._in_numpy if len(obs) <= self._in_numpy.max_rows else None
+        return self._in_numpy if rows <= self._in_numpy.max_rows else None
 
 
 def activation_layers(name: str | None, place: str = "hid_layers_activation") -> list[nn.Module]:

@@ -1,5 +1,6 @@
 """What numpy does faster than torch: small nets, a layer in one microsecond for five, and tanh."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MAX_PRODUCTS = 16 * 128 * 128
-"""Observations at once times weights of a layer, up to which numpy is the faster one and takes no second thread."""
+LARGEST_LAYER = 128 * 128
+"""Weights of a layer up to which numpy is the faster one, whatever the number of rows."""
+MAX_PRODUCTS = 16 * LARGEST_LAYER
+"""Rows times weights of a layer up to which it is so with any layer."""
 
 Layer = tuple[np.ndarray, np.ndarray, Callable[..., np.ndarray] | None]
 """Transposed weight, bias, and activation in place; the first two are views of the parameters."""
@@ -39,7 +42,7 @@ class NumpyNet:
         heads: of the same kind.
 
     Attributes:
-        max_rows: observations at once up to which it is worth while.
+        max_rows: observations at once up to which it is the faster one.
 
     Raises:
         TypeError: there is another layer among them, a larger one, or one that is not in the CPU's memory.
@@ -49,7 +52,8 @@ class NumpyNet:
         self._body, self._heads = _layers(body), [_layers(head) for head in heads]
         self._parameters = [parameter for module in (body, *heads) for parameter in module.parameters()]
         self._places = self._where()
-        self.max_rows = MAX_PRODUCTS // max(parameter.numel() for parameter in self._parameters)
+        largest = max(parameter.numel() for parameter in self._parameters)
+        self.max_rows = sys.maxsize if largest <= LARGEST_LAYER else MAX_PRODUCTS // largest
 
     def __call__(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
         """Return the outputs `[B, out_dim]` of `heads` for observations `[B, *obs]`."""
