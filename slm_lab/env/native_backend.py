@@ -36,7 +36,7 @@ class CartPoleVecEnv(VecEnv):
 
     def __init__(self, found: Registered, num_envs: int, seed: int, time_limit: int) -> None:
         self._env: Any = CartPoleVectorEnv(num_envs, max_episode_steps=time_limit)
-        self._bounds = np.array([[self._env.x_threshold], [self._env.theta_threshold_radians]])
+        self._forces = self._env.force_mag * np.array([-1.0, 1.0])  # of the actions
         self._reward = np.ones(num_envs, np.float32)
         self.num_envs = num_envs
         self.obs_space, _ = lab_obs_space(self._env.single_observation_space, found.id)
@@ -56,7 +56,7 @@ class CartPoleVecEnv(VecEnv):
         env = self._env
         env.state = state = env.state + env.tau * self._change(action)
         env.steps += 1
-        terminated = (np.abs(state[::2]) > self._bounds).any(axis=0)
+        terminated = (np.abs(state[0]) > env.x_threshold) | (np.abs(state[2]) > env.theta_threshold_radians)
         truncated = env.steps >= env.max_episode_steps
         self.stats.add(self._reward)
         self.obs = final_obs = state.T.astype(np.float32)
@@ -73,7 +73,7 @@ class CartPoleVecEnv(VecEnv):
         env = self._env
         change = np.empty_like(env.state)
         change[0], change[2], theta = env.state[1], env.state[3], env.state[2]
-        force, cos, sin = env.force_mag * (2 * action - 1), np.cos(theta), np.sin(theta)
+        force, cos, sin = self._forces.take(action), np.cos(theta), np.sin(theta)
         temp = (force + env.polemass_length * np.square(change[2]) * sin) / env.total_mass
         change[3] = (env.gravity * sin - cos * temp) / (
             env.length * (4.0 / 3.0 - env.masspole * np.square(cos) / env.total_mass)
