@@ -9,7 +9,8 @@ class RunOptions:
 
     Attributes:
         render: draw the first environment while training.
-        torch_compile: "true" compiles the gradient steps, "false" does not; "auto" does in long runs.
+        torch_compile: "true" compiles the gradient steps, "false" leaves them to torch as they are; "auto" has numpy do
+            those of small nets, and compiles others in long runs.
         cuda_offset: the first GPU to use, where there are several.
         profile: "false", "cpu", "gpu", or "true" for both: write a trace of the first updates of session 0.
         log_level: DEBUG, INFO, WARNING or ERROR.

@@ -1,12 +1,11 @@
-"""A gradient as a program of numpy: what torch's tracer sees of a loss and of its backward pass, written out in Python.
+"""A gradient by numpy: what torch's tracer sees of a loss and of its backward pass, as a graph of numpy's functions.
 
 Of a small net's gradient step, torch spends most on the way to its kernels, and its library for products is slow at
-small ones. numpy takes a third of the time, and to write the program takes a fraction of a second where a compiler
-takes ten.
+small ones. numpy takes a third of the time, and the graph is there in a fraction of a second, where a compiler takes
+ten.
 """
 
 import operator
-import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -22,7 +21,8 @@ from slm_lab.agent.net.fallback import NotInNumpy
 _aten: Any = torch.ops.aten
 _MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
 _FOUND: Any = {**core_aten_decompositions(), **get_decompositions(_MORE)}
-_SIMPLER = {name: decompose for name, decompose in _FOUND.items() if not name._schema.is_mutable}
+_KEPT = [_aten.threshold_backward.default]
+_SIMPLER = {name: do for name, do in _FOUND.items() if not name._schema.is_mutable and name not in _KEPT}
 """How torch writes operations in simpler ones. Those in place stay as they are, and are seen to by `_in_new_place`."""
 
 
@@ -67,279 +67,142 @@ def _is_view(node: fx.Node) -> bool:
 
 
 class NumpyProgram:
-    """A graph of `trace`, written as one Python function of arrays.
+    """A graph of `trace` with numpy's functions in the place of torch's; torch.fx makes one Python function of it.
 
-    It is written by computing an example: shape and type of every value then tell where numpy would count in float64,
-    and what a broadcast may be left to.
+    It is made by computing an example: shape and type of every value then tell where numpy would count in float64, and
+    what a broadcast may be left to.
 
     Args:
-        graph: the graph; its outputs are a sequence of tensors, some of them None.
+        traced: the graph; its outputs are a sequence of tensors, some of them None.
         inputs: examples.
 
     Attributes:
-        example: values by name.
-        source: the function.
         run: arrays -> list of arrays, as the graph's inputs and outputs.
 
     Raises:
         NotInNumpy: there is an operation in it that is not translated.
     """
 
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[np.ndarray]) -> None:
-        self._scope = dict(_FUNCTIONS)
-        self.example: dict[str, Any] = {f"x{index}": value for index, value in enumerate(inputs)}
-        self._known: dict[str, str] = {}  # expression -> name of its value
-        self._name: dict[fx.Node, str] = {}
-        arguments = list(self.example)
-        unnamed = iter(arguments)
-        results: list[str] = []
-        for node in graph.graph.nodes:
+    def __init__(self, traced: fx.GraphModule, inputs: Sequence[np.ndarray]) -> None:
+        self._graph = fx.Graph()
+        self._constants: dict[str, Any] = {}
+        self._value: dict[fx.Node, Any] = {}  # in the example
+        self._known: dict[Any, fx.Node] = {}  # what is called with what
+        self._mine: dict[fx.Node, Any] = {}  # of torch's nodes
+        examples = iter(inputs)
+        results: list[fx.Node | None] = []
+        for node in traced.graph.nodes:
             if node.op == "placeholder":
-                self._name[node] = next(unnamed)
+                self._mine[node] = self._graph.placeholder(node.name)
+                self._value[self._mine[node]] = next(examples)
             elif node.op == "get_attr":
-                self._name[node] = self.constant(getattr(graph, node.target).numpy(force=True))
+                self._mine[node] = self.constant(getattr(traced, node.target).numpy(force=True))
             elif node.op == "call_function":
-                self._name[node] = self._call(node)
+                self._mine[node] = self._translate(node)
             else:
-                results = ["None" if out is None else self._whole(out) for out in node.args[0]]
-        lines = [f"def program({', '.join(arguments)}):", *self._body(results), f"return [{', '.join(results)}]"]
-        self.source = "\n    ".join(lines)
-        exec(self.source, self._scope)  # noqa: S102 - it has nothing but what the table below writes
-        self.run: Callable[..., list[Any]] = self._scope["program"]
+                results = [None if out is None else self._whole(out) for out in node.args[0]]
+        self._graph.output(results)
+        self._graph.eliminate_dead_code()
+        self.run: Callable[..., list[Any]] = fx.GraphModule(self._constants, self._graph).forward
+        self._value.clear()  # by now the examples are of no use, and large
 
-    def _call(self, node: fx.Node) -> Any:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise NotInNumpy(f"{node.target}, which draws numbers")
+    def of(self, node: fx.Node) -> Any:
+        """Return the value of `node` in the example."""
+        return self._value[node]
+
+    def is_zero(self, node: Any) -> bool:
+        """Tell whether `node` is a constant of zeros."""
+        return node.op == "get_attr" and not np.any(self.of(node))
+
+    def constant(self, value: Any) -> fx.Node:
+        """Return a node for `value`."""
+        name = f"c{len(self._constants)}"
+        self._constants[name] = np.asarray(value)[()]
+        node = self._graph.get_attr(name)
+        self._value[node] = self._constants[name]
+        return node
+
+    def call(self, function: Callable[..., Any] | str, *args: Any, **keys: Any) -> fx.Node:
+        """Return a node for a call, the same one for the same call; a name is that of an array's method."""
+        known = function, repr(args), repr(keys)
+        if known not in self._known:
+            run: Any = function
+            values = fx.map_arg(args, self.of)
+            if isinstance(function, str):
+                run, values = getattr(values[0], function), values[1:]
+            value = run(*values, **keys)
+            used: list[fx.Node] = []
+            fx.map_arg(args, used.append)
+            if all(node.op == "get_attr" for node in used):
+                self._known[known] = self.constant(value)
+            else:
+                make: Any = self._graph.call_method if isinstance(function, str) else self._graph.call_function
+                self._known[known] = make(function, args, keys)
+                self._value[self._known[known]] = value
+        return self._known[known]
+
+    def _translate(self, node: fx.Node) -> Any:
         target: Any = node.target
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            raise NotInNumpy(f"{target}, which draws numbers")
         if not node.all_input_nodes:
             return self.constant(target(*node.args, **node.kwargs))
         if target not in _TABLE:
-            raise NotInNumpy(str(node.target))
-        value = node.meta["val"]
-        if node.target in _VIEWS and self._shape(node.all_input_nodes[0]) == ():
-            return self._name[node.all_input_nodes[0]]  # the same number everywhere
-        args = [self._argument(arg, node.target not in _ELEMENTWISE) for arg in node.args]
-        expression = _TABLE[node.target](self, value, *args, **node.kwargs)
-        if not isinstance(expression, str):  # of several results
-            return expression
-        name = self.emit(expression)
-        dtype = np.dtype(str(value.dtype).removeprefix("torch."))
-        return name if self.example[name].dtype == dtype else self.emit(f"{name}.astype('{dtype}')")
+            raise NotInNumpy(str(target))
+        meta = node.meta["val"]
+        if target in _VIEWS and self.of(self._mine[node.all_input_nodes[0]]).shape == ():
+            return self._mine[node.all_input_nodes[0]]  # the same number everywhere
+        args = [self._argument(arg, target not in _ELEMENTWISE) for arg in node.args]
+        found = _TABLE[target](self, meta, *args, **node.kwargs)
+        if not isinstance(found, fx.Node):  # several results
+            return found
+        dtype = str(meta.dtype).removeprefix("torch.")
+        return found if self.of(found).dtype == np.dtype(dtype) else self.call("astype", found, dtype)
 
     def _argument(self, arg: Any, whole: bool) -> Any:
         if isinstance(arg, list | tuple):
-            return [self._argument(entry, whole) for entry in arg]
+            return tuple(self._argument(entry, whole) for entry in arg)
         if isinstance(arg, float):
             return self.constant(np.float32(arg))
         if not isinstance(arg, fx.Node):
             return arg
-        return self._whole(arg) if whole else self._name[arg]
+        return self._whole(arg) if whole else self._mine[arg]
 
-    def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        return self.example[self._name[node]].shape
+    def _whole(self, node: fx.Node) -> fx.Node:
+        """Return a value in its full shape: what is the same along an axis has one entry there so far."""
+        mine, shape = self._mine[node], tuple(node.meta["val"].shape)
+        return mine if self.of(mine).shape == shape else self.call(np.full, shape, mine)
 
-    def _whole(self, node: fx.Node) -> str:
-        """Return the name of a value in its full shape: what is the same along an axis has one entry there so far."""
-        shape = tuple(node.meta["val"].shape)
-        return self._name[node] if self._shape(node) == shape else self.emit(f"full({shape}, {self._name[node]})")
 
-    def constant(self, value: Any) -> str:
-        """Return a name for `value`."""
-        name = f"c{len(self.example)}"
-        self._scope[name] = self.example[name] = np.asarray(value)[()]
-        return name
+# --- what torch has and numpy has not
 
-    def emit(self, expression: str) -> str:
-        """Return the name of what `expression` comes to, which a line computes unless it is known."""
-        if expression in self.example:
-            return expression
-        if expression not in self._known:
-            value = eval(expression, self._scope, self.example)  # noqa: S307 - as above
-            if not re.search(r"\b[vx]\d", expression):
-                return self.constant(value)
-            name = self._known[expression] = f"v{len(self._known)}"
-            self.example[name] = value
-        return self._known[expression]
 
-    def _body(self, results: list[str]) -> list[str]:
-        """Return a line for every value, and one that lets go of it after its last use: memory in the cache is fast."""
-        lines: list[str] = []
-        needed = set(results)
-        for expression, name in reversed(self._known.items()):
-            if name in needed:
-                operands = set(re.findall(r"\bv\d+\b", expression))
-                if last := sorted(operands - needed):
-                    lines.append(f"del {', '.join(last)}")
-                lines.append(f"{name} = {expression}")
-                needed |= operands
-        return lines[::-1]
+def sum_over(x: np.ndarray, axes: Any, keep: bool) -> Any:
+    """Add up over `axes`; None are all."""
+    return np.add.reduce(x, axes, keepdims=keep)
 
 
-# --- what becomes of torch's operations: (program, the result as torch describes it, *arguments) -> expression, or the
-# names of several results
+def max_over(x: np.ndarray, axes: Any, keep: bool) -> Any:
+    """Return the largest over `axes`; None are all."""
+    return np.maximum.reduce(x, axes, keepdims=keep)
 
-Translation = Callable[..., Any]
-SHORT = 4
-"""Entries along the last axis up to which a reduction is written out: numpy goes through the rows one by one."""
 
+def min_over(x: np.ndarray, axes: Any, keep: bool) -> Any:
+    """Return the smallest over `axes`; None are all."""
+    return np.minimum.reduce(x, axes, keepdims=keep)
 
-def _infix(sign: str) -> Translation:
-    def combined(program: NumpyProgram, _value: Tensor, left: Any, right: Any) -> str:
-        by_one = sign in "*/" and isinstance(right, str) and right[0] == "c" and np.all(program.example[right] == 1)
-        return left if by_one else f"{left} {sign} {right}"
 
-    return combined
+def logistic(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x))."""
+    return 1 / (1 + np.exp(-x))
 
 
-def _function(name: str) -> Translation:
-    return lambda _program, _value, *args: f"{name}({', '.join(map(str, args))})"
+def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray:
+    """Return a gradient where `x` is above a threshold, and 0 elsewhere."""
+    return gradient * (x > least)  # half the time of `where`
 
 
-def _same(_program: NumpyProgram, _value: Tensor, x: str, *_: Any, **__: Any) -> str:
-    return x
-
-
-def _reshaped(program: NumpyProgram, value: Tensor, x: str, *_: Any) -> str:
-    return x if program.example[x].shape == value.shape else f"{x}.reshape({tuple(value.shape)})"
-
-
-def _permuted(_program: NumpyProgram, _value: Tensor, x: str, order: list[int]) -> str:
-    return f"{x}.transpose({tuple(order)})"
-
-
-def _product(program: NumpyProgram, _value: Tensor, left: str, right: str) -> str:
-    return f"{left} {'*' if program.example[left].shape[-1] == 1 else '@'} {right}"
-
-
-def _layer(program: NumpyProgram, value: Tensor, bias: str, x: str, weight: str) -> str:
-    return f"{program.emit(_product(program, value, x, weight))} + {bias}"
-
-
-def _filled(program: NumpyProgram, _value: Tensor, _like: str, number: Any, **_: Any) -> str:
-    return number if isinstance(number, str) else program.constant(np.float32(number))
-
-
-def _chosen(program: NumpyProgram, _value: Tensor, condition: str, left: str, right: str) -> str:
-    # half the time where there is nothing to choose, as behind a ReLU
-    for nothing, other, sign in ((left, right, "~"), (right, left, "")):
-        if nothing[0] == "c" and not np.any(program.example[nothing]):
-            return f"{other} * {sign}{condition}"
-    return f"where({condition}, {left}, {right})"
-
-
-def _clamped(_program: NumpyProgram, _value: Tensor, x: str, low: Any = None, high: Any = None) -> str:
-    x = x if low is None else f"maximum({x}, {low})"
-    return x if high is None else f"minimum({x}, {high})"
-
-
-def _reduction(name: str) -> Translation:
-    def reduced(program: NumpyProgram, value: Tensor, x: str, axes: Any = (), keep: bool = False) -> str:
-        given, shape = axes if isinstance(axes, list) else [axes], program.example[x].shape
-        if given == [0] and name == "add" and len(shape) == 2:
-            ones = program.constant(np.ones(shape[0], program.example[x].dtype))
-            return f"{ones}.dot({x}).reshape({tuple(value.shape)})"  # in a fourth of the time
-        if given in ([-1], [len(shape) - 1]) and shape[-1] <= SHORT:
-            first, *others = (f"{x}[..., {i}:{i + 1}]" if keep else f"{x}[..., {i}]" for i in range(shape[-1]))
-            return reduce(lambda so_far, column: f"{name}({so_far}, {column})", others, first)
-        return f"{name}.reduce({x}, {tuple(given) if axes else None}, keepdims={keep})"
-
-    return reduced
-
-
-_summed = _reduction("add")
-
-
-def _mean(program: NumpyProgram, value: Tensor, x: str, axes: Any = (), keep: bool = False) -> str:
-    total = program.emit(_summed(program, value, x, axes, keep))
-    return f"{total} * {program.constant(np.float32(program.example[total].size / program.example[x].size))}"
-
-
-def _variance(
-    program: NumpyProgram, value: Tensor, x: str, axes: Any = (), correction: float = 1, keepdim: bool = False
-) -> str:
-    deviation = program.emit(f"{x} - {program.emit(_mean(program, value, x, axes or (), True))}")
-    total = program.emit(_summed(program, value, program.emit(f"{deviation} * {deviation}"), axes or (), keepdim))
-    count = program.example[x].size / program.example[total].size - correction
-    return f"{total} / {program.constant(np.float32(count))}"
-
-
-def _variance_and_mean(program: NumpyProgram, value: Any, x: str, axes: Any = (), **keys: Any) -> list[str]:
-    mean = _mean(program, value[1], x, axes or (), keys.get("keepdim", False))
-    return [program.emit(_variance(program, value[0], x, axes, **keys)), program.emit(mean)]
-
-
-def _log_softmax(program: NumpyProgram, value: Tensor, x: str, axis: int, _half: bool) -> str:
-    shifted = program.emit(f"{x} - {_reduction('maximum')(program, value, x, [axis], True)}")
-    return f"{shifted} - log({_summed(program, value, program.emit(f'exp({shifted})'), [axis], True)})"
-
-
-def _softmax(program: NumpyProgram, value: Tensor, x: str, axis: int, _half: bool) -> str:
-    power = program.emit(f"exp({x} - {_reduction('maximum')(program, value, x, [axis], True)})")
-    return f"{power} / {program.emit(_summed(program, value, power, [axis], True))}"
-
-
-def _power(program: NumpyProgram, _value: Tensor, x: str, exponent: Any) -> str:
-    easy = {1: x, 2: f"{x} * {x}"}
-    return easy.get(program.example.get(exponent, exponent), f"{x} ** {exponent}")
-
-
-def _selected(_program: NumpyProgram, _value: Tensor, x: str, axis: int, index: int) -> str:
-    return f"{x}[{':, ' * axis}{index}]"
-
-
-def _sliced(
-    _program: NumpyProgram, _value: Tensor, x: str, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> str:
-    return f"{x}[{':, ' * axis}{start or 0}:{end}:{step}]"
-
-
-def _put(
-    program: NumpyProgram,
-    _value: Tensor,
-    x: str,
-    part: str,
-    axis: int = 0,
-    start: Any = None,
-    end: Any = None,
-    step: int = 1,
-) -> str:
-    return f"put({x}, ({'slice(None), ' * (axis % program.example[x].ndim)}slice({start}, {end}, {step})), {part})"
-
-
-def _split(program: NumpyProgram, _value: Any, x: str, sizes: list[int], axis: int = 0) -> list[str]:
-    axis %= program.example[x].ndim
-    ends = np.cumsum(sizes)
-    return [program.emit(f"{x}[{':, ' * axis}{end - size}:{end}]") for end, size in zip(ends, sizes, strict=True)]
-
-
-def _joined(_program: NumpyProgram, _value: Tensor, parts: list[str], axis: int = 0) -> str:
-    return f"concatenate(({', '.join(parts)},), {axis})"
-
-
-def _gathered(program: NumpyProgram, _value: Tensor, x: str, axis: int, index: str) -> str:
-    return f"{x}[{_places(program, axis, index)}]"
-
-
-def _scattered(program: NumpyProgram, _value: Tensor, x: str, axis: int, index: str, source: str) -> str:
-    if program.example[index].shape[axis] != 1:
-        raise NotInNumpy("scatter_add of several numbers at once")
-    onto_nothing = x[0] == "c" and not np.any(program.example[x])
-    return f"{'put' if onto_nothing else 'added'}({x}, ({_places(program, axis, index)}), {source})"
-
-
-def _places(program: NumpyProgram, axis: int, index: str) -> str:
-    """Return an index that takes `index` along an axis, and every entry along the others."""
-    shape = program.example[index].shape
-    grid = [program.constant(np.arange(size).reshape(_along(i, len(shape)))) for i, size in enumerate(shape)]
-    grid[axis] = index
-    return ", ".join("0" if size == 1 and name != index else name for name, size in zip(grid, shape, strict=True))
-
-
-def _along(axis: int, dims: int) -> list[int]:
-    return [-1 if i == axis else 1 for i in range(dims)]
-
-
-def added(x: np.ndarray, place: Any, more: np.ndarray) -> np.ndarray:
+def add_at(x: np.ndarray, place: Any, more: np.ndarray) -> np.ndarray:
     """Return `x` with `more` added at a place."""
     result = x.copy()
     result[place] += more
@@ -353,54 +216,214 @@ def put(x: np.ndarray, place: Any, part: np.ndarray) -> np.ndarray:
     return result
 
 
-_NAMES = ("exp", "expm1", "isnan", "log", "log1p", "maximum", "minimum", "sign", "sqrt", "tanh")
-_OTHER_NAMES = ("absolute", "add", "concatenate", "float32", "full", "inf", "invert", "nan", "negative", "where")
-_FUNCTIONS: dict[str, Any] = {
-    **{name: getattr(np, name) for name in (*_NAMES, *_OTHER_NAMES)},
-    "added": added,
-    "put": put,
+# --- what becomes of torch's operations: (program, the result as torch describes it, *arguments) -> node, or several
+
+Translation = Callable[..., Any]
+SHORT = 4
+"""Entries along the last axis up to which a reduction is written out: numpy goes through the rows one by one."""
+
+
+def _by(function: Callable[..., Any]) -> Translation:
+    return lambda program, _meta, *args: program.call(function, *args)
+
+
+def _scaled(function: Callable[..., Any]) -> Translation:
+    def scaled(program: NumpyProgram, _meta: Tensor, x: fx.Node, factor: Any) -> fx.Node:
+        by_one = isinstance(factor, fx.Node) and factor.op == "get_attr" and np.all(program.of(factor) == 1)
+        return x if by_one else program.call(function, x, factor)
+
+    return scaled
+
+
+def _same(_program: NumpyProgram, _meta: Tensor, x: fx.Node, *_: Any, **__: Any) -> fx.Node:
+    return x
+
+
+def _reshaped(program: NumpyProgram, meta: Tensor, x: fx.Node, *_: Any) -> fx.Node:
+    shape = tuple(meta.shape)
+    return x if program.of(x).shape == shape else program.call("reshape", x, shape)
+
+
+def _product(program: NumpyProgram, _meta: Tensor, left: fx.Node, right: fx.Node) -> fx.Node:
+    outer = program.of(left).shape[-1] == 1
+    return program.call(operator.mul if outer else operator.matmul, left, right)
+
+
+def _layer(program: NumpyProgram, meta: Tensor, bias: fx.Node, x: fx.Node, weight: fx.Node) -> fx.Node:
+    return program.call(operator.add, _product(program, meta, x, weight), bias)
+
+
+def _filled(program: NumpyProgram, _meta: Tensor, _like: fx.Node, number: Any, **_: Any) -> fx.Node:
+    return number if isinstance(number, fx.Node) else program.constant(np.float32(number))
+
+
+def _clamped(program: NumpyProgram, _meta: Tensor, x: fx.Node, low: Any = None, high: Any = None) -> fx.Node:
+    x = x if low is None else program.call(np.maximum, x, low)
+    return x if high is None else program.call(np.minimum, x, high)
+
+
+def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
+    def reduced(program: NumpyProgram, _meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
+        given, shape = axes if isinstance(axes, tuple) else (axes,), program.of(x).shape
+        of_floats = program.of(x).dtype == np.float32  # the sum of two truths would be a truth
+        if given == (0,) and function is np.add and len(shape) == 2 and of_floats:
+            total = program.call("dot", program.constant(np.ones(shape[0], np.float32)), x)  # in a fourth of the time
+            return program.call("reshape", total, (1, -1)) if keep else total
+        if given in ((-1,), (len(shape) - 1,)) and shape[-1] <= SHORT and of_floats:
+            columns = (slice(i, i + 1) if keep else i for i in range(shape[-1]))
+            parts = [program.call(operator.getitem, x, (..., column)) for column in columns]
+            return reduce(lambda so_far, part: program.call(function, so_far, part), parts)
+        return program.call(over, x, given or None, keep)
+
+    return reduced
+
+
+_summed = _reduction(np.add, sum_over)
+_highest = _reduction(np.maximum, max_over)
+_lowest = _reduction(np.minimum, min_over)
+
+
+def _mean(program: NumpyProgram, meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
+    total = _summed(program, meta, x, axes or (), keep)
+    share = np.float32(program.of(total).size / program.of(x).size)
+    return program.call(operator.mul, total, program.constant(share))
+
+
+def _variance(
+    program: NumpyProgram, meta: Any, x: fx.Node, axes: Any = (), correction: float = 1, keepdim: bool = False
+) -> fx.Node:
+    deviation = program.call(operator.sub, x, _mean(program, meta, x, axes, True))
+    total = _summed(program, meta, program.call(operator.mul, deviation, deviation), axes or (), keepdim)
+    count = np.float32(program.of(x).size / program.of(total).size - correction)
+    return program.call(operator.truediv, total, program.constant(count))
+
+
+def _variance_and_mean(program: NumpyProgram, meta: Any, x: fx.Node, axes: Any = (), **keys: Any) -> list[fx.Node]:
+    mean = _mean(program, meta, x, axes, keys.get("keepdim", False))
+    return [_variance(program, meta, x, axes, **keys), mean]
+
+
+def _log_softmax(program: NumpyProgram, meta: Tensor, x: fx.Node, axis: int, _half: bool) -> fx.Node:
+    shifted = program.call(operator.sub, x, _highest(program, meta, x, axis, True))
+    total = _summed(program, meta, program.call(np.exp, shifted), axis, True)
+    return program.call(operator.sub, shifted, program.call(np.log, total))
+
+
+def _softmax(program: NumpyProgram, meta: Tensor, x: fx.Node, axis: int, _half: bool) -> fx.Node:
+    shifted = program.call(operator.sub, x, _highest(program, meta, x, axis, True))
+    power = program.call(np.exp, shifted)
+    return program.call(operator.truediv, power, _summed(program, meta, power, axis, True))
+
+
+def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> fx.Node:
+    number = program.of(exponent) if isinstance(exponent, fx.Node) else exponent
+    if number in (1, 2):
+        return x if number == 1 else program.call(operator.mul, x, x)
+    return program.call(operator.pow, x, exponent)
+
+
+def _selected(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: int) -> fx.Node:
+    return program.call(operator.getitem, x, _along(program, x, axis, index))
+
+
+def _sliced(
+    program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> fx.Node:
+    return program.call(operator.getitem, x, _along(program, x, axis, slice(start, end, step)))
+
+
+def _put(
+    program: NumpyProgram,
+    _meta: Tensor,
+    x: fx.Node,
+    part: fx.Node,
+    axis: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> fx.Node:
+    return program.call(put, x, _along(program, x, axis, slice(start, end, step)), part)
+
+
+def _split(program: NumpyProgram, _meta: Any, x: fx.Node, sizes: Sequence[int], axis: int = 0) -> list[fx.Node]:
+    places = [slice(int(end) - size, int(end)) for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
+    return [program.call(operator.getitem, x, _along(program, x, axis, place)) for place in places]
+
+
+def _along(program: NumpyProgram, x: fx.Node, axis: int, index: Any) -> tuple[Any, ...]:
+    return (*[slice(None)] * (axis % program.of(x).ndim), index)
+
+
+def _gathered(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: fx.Node) -> fx.Node:
+    return program.call(operator.getitem, x, _places(program, axis, index))
+
+
+def _scattered(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: fx.Node, source: fx.Node) -> fx.Node:
+    if program.of(index).shape[axis] != 1:
+        raise NotInNumpy("scatter_add of several numbers at once")
+    return program.call(put if program.is_zero(x) else add_at, x, _places(program, axis, index), source)
+
+
+def _places(program: NumpyProgram, axis: int, index: fx.Node) -> tuple[Any, ...]:
+    """Return an index that takes `index` along an axis, and every entry along the others."""
+    every = np.ogrid[tuple(map(slice, program.of(index).shape))]
+    places: list[Any] = [program.constant(entries) if entries.size > 1 else 0 for entries in every]
+    places[axis] = index
+    return tuple(places)
+
+
+_TWO = {
+    "add": _by(operator.add),
+    "sub": _by(operator.sub),
+    "mul": _scaled(operator.mul),
+    "div": _scaled(operator.truediv),
+    "remainder": _by(operator.mod),
+    "eq": _by(operator.eq),
+    "ne": _by(operator.ne),
+    "lt": _by(operator.lt),
+    "le": _by(operator.le),
+    "gt": _by(operator.gt),
+    "ge": _by(operator.ge),
 }
-_INFIX = {
-    "+": (_aten.add.Tensor, _aten.add.Scalar),
-    "-": (_aten.sub.Tensor, _aten.sub.Scalar),
-    "*": (_aten.mul.Tensor, _aten.mul.Scalar),
-    "/": (_aten.div.Tensor, _aten.div.Scalar),
-    "%": (_aten.remainder.Tensor, _aten.remainder.Scalar),
-    "==": (_aten.eq.Tensor, _aten.eq.Scalar),
-    "!=": (_aten.ne.Tensor, _aten.ne.Scalar),
-    "<": (_aten.lt.Tensor, _aten.lt.Scalar),
-    "<=": (_aten.le.Tensor, _aten.le.Scalar),
-    ">": (_aten.gt.Tensor, _aten.gt.Scalar),
-    ">=": (_aten.ge.Tensor, _aten.ge.Scalar),
-    "&": (_aten.logical_and.default, _aten.bitwise_and.Tensor),
-    "|": (_aten.logical_or.default, _aten.bitwise_or.Tensor),
-}
+"""Of two tensors, or of a tensor and a number."""
 _ELEMENTWISE: dict[Any, Translation] = {
-    **{operation: _infix(sign) for sign, operations in _INFIX.items() for operation in operations},
-    **{getattr(_aten, name).default: _function(name) for name in _NAMES},
-    _aten.abs.default: _function("absolute"),
+    **{getattr(getattr(_aten, name), of): do for name, do in _TWO.items() for of in ("Tensor", "Scalar")},
+    _aten.abs.default: _by(np.absolute),
     _aten.alias.default: _same,
-    _aten.bitwise_not.default: _function("invert"),
+    _aten.bitwise_and.Tensor: _by(operator.and_),
+    _aten.bitwise_not.default: _by(operator.invert),
+    _aten.bitwise_or.Tensor: _by(operator.or_),
     _aten.clamp.default: _clamped,
     _aten.clamp.Tensor: _clamped,
     _aten.clone.default: _same,
+    _aten.exp.default: _by(np.exp),
     _aten.expand.default: _same,
+    _aten.expm1.default: _by(np.expm1),
     _aten.full_like.default: _filled,
-    _aten.logical_not.default: _function("invert"),
-    _aten.masked_fill.Scalar: lambda program, value, x, mask, filler: _chosen(
-        program, value, mask, _filled(program, value, x, filler), x
-    ),
-    _aten.neg.default: _function("negative"),
+    _aten.isnan.default: _by(np.isnan),
+    _aten.log.default: _by(np.log),
+    _aten.log1p.default: _by(np.log1p),
+    _aten.logical_and.default: _by(np.logical_and),
+    _aten.logical_not.default: _by(np.logical_not),
+    _aten.logical_or.default: _by(np.logical_or),
+    _aten.masked_fill.Scalar: lambda program, _meta, x, mask, filler: program.call(np.where, mask, filler, x),
+    _aten.maximum.default: _by(np.maximum),
+    _aten.minimum.default: _by(np.minimum),
+    _aten.neg.default: _by(operator.neg),
     _aten.pow.Tensor_Scalar: _power,
-    _aten.relu.default: lambda program, _value, x: f"maximum({x}, {program.constant(np.float32(0))})",
-    _aten.rsqrt.default: lambda _program, _value, x: f"1 / sqrt({x})",
-    _aten.sigmoid.default: lambda _program, _value, x: f"1 / (1 + exp(-{x}))",
-    _aten.where.self: _chosen,
-    operator.getitem: lambda _program, _value, parts, index: parts[index],
+    _aten.relu.default: lambda program, meta, x: _clamped(program, meta, x, program.constant(np.float32(0))),
+    _aten.rsqrt.default: lambda program, _meta, x: program.call(operator.truediv, 1, program.call(np.sqrt, x)),
+    _aten.sigmoid.default: _by(logistic),
+    _aten.sign.default: _by(np.sign),
+    _aten.sqrt.default: _by(np.sqrt),
+    _aten.tanh.default: _by(np.tanh),
+    _aten.threshold_backward.default: _by(where_above),
+    _aten.where.self: _by(np.where),
+    operator.getitem: lambda _program, _meta, parts, index: parts[index],
     _aten._to_copy.default: _same,  # the type is seen to afterwards
 }
 _VIEWS: dict[Any, Translation] = {
-    _aten.permute.default: _permuted,
+    _aten.permute.default: lambda program, _meta, x, order: program.call("transpose", x, order),
     _aten.squeeze.dims: _reshaped,
     _aten.unsqueeze.default: _reshaped,
     _aten.view.default: _reshaped,
@@ -411,11 +434,13 @@ _TABLE: dict[Any, Translation] = {
     _aten._log_softmax.default: _log_softmax,
     _aten._softmax.default: _softmax,
     _aten.addmm.default: _layer,
-    _aten.argmax.default: lambda _program, _value, x, axis=None, keep=False: f"{x}.argmax({axis}, keepdims={keep})",
-    _aten.amax.default: _reduction("maximum"),
-    _aten.amin.default: _reduction("minimum"),
+    _aten.amax.default: _highest,
+    _aten.amin.default: _lowest,
+    _aten.argmax.default: lambda program, _meta, x, axis=None, keep=False: program.call(
+        "argmax", x, axis, keepdims=keep
+    ),
     _aten.bmm.default: _product,
-    _aten.cat.default: _joined,
+    _aten.cat.default: lambda program, _meta, parts, axis=0: program.call(np.concatenate, parts, axis),
     _aten.gather.default: _gathered,
     _aten.mean.default: _mean,
     _aten.mean.dim: _mean,

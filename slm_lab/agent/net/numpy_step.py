@@ -15,7 +15,7 @@ from slm_lab.agent.net.learner import Loss, ParameterGroup, by_group, differenti
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
 
 TOLERANCE = 1e-3
-"""What a first gradient may differ from torch's by, relative to its largest number: another order of sums is 1e-6."""
+"""What the first gradients may differ from torch's by, relative to the largest: another order of sums is 1e-6."""
 
 
 class NumpyStep:
@@ -45,10 +45,10 @@ class NumpyStep:
             NotInNumpy: it cannot be done, and nothing has been changed.
         """
         shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in batch)
-        if shapes not in self._programs:
-            self._programs[shapes] = self._write(batch)
-        program, names = self._programs[shapes]
         with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
+            if shapes not in self._programs:
+                self._programs[shapes] = self._write(batch)
+            program, names = self._programs[shapes]
             results = program.run(*self._values(), *_arrays(batch))
         count = len(self._trained)
         metrics = {name: torch.from_numpy(np.asarray(x)) for name, x in zip(names, results[count:], strict=True)}
@@ -88,15 +88,17 @@ class NumpyStep:
         return program, names
 
     def _compare(self, program: NumpyProgram, batch: Sequence[Tensor]) -> None:
-        expected, _ = differentiate(self.loss, self.nets, self._trained, *batch)
+        gradients, metrics = differentiate(self.loss, self.nets, self._trained, *batch)
         found = program.run(*self._values(), *_arrays(batch))
-        for mine, gradient in zip(found, expected, strict=False):
-            if (mine is None) != (gradient is None):
-                raise NotInNumpy("another set of gradients")
-            if gradient is not None:
-                scale = max(float(gradient.abs().max()), 1e-6)
-                if not np.abs(mine - gradient.numpy()).max() <= TOLERANCE * scale:
-                    raise NotInNumpy("other gradients than torch's")
+        for mine, expected in zip(found, [*gradients, *metrics.values()], strict=True):
+            if (mine is None) != (expected is None):
+                raise NotInNumpy("it comes to another set of gradients")
+            if expected is not None:
+                numbers = expected.numpy()
+                if not np.allclose(
+                    mine, numbers, rtol=TOLERANCE, atol=TOLERANCE * np.abs(numbers).max(), equal_nan=True
+                ):
+                    raise NotInNumpy("it comes to something else than torch")
 
 
 def _arrays(batch: Sequence[Tensor]) -> list[np.ndarray]:
