@@ -36,7 +36,7 @@ class NumpyStep:
         self._arrays: list[np.ndarray] = []
         self._places: list[int] = []
         self._programs: dict[Any, tuple[NumpyProgram, list[str]]] = {}
-        self._steps = [_StepOf(group) for group in groups]
+        self._steps: list[_StepOf] = []
 
     def __call__(self, *batch: Any) -> dict[str, Tensor]:
         """Take one step on `batch`; return the loss, its metrics, and the largest norm of the clipped gradients.
@@ -62,6 +62,7 @@ class NumpyStep:
         places = [tensor.data_ptr() for tensor in self._tensors]
         if places != self._places:
             self._places, self._arrays = places, [tensor.detach().numpy() for tensor in self._tensors]
+            self._steps = [_StepOf(group) for group in self.groups]
         return self._arrays
 
     def _write(self, batch: Sequence[Any]) -> tuple[NumpyProgram, list[str]]:
