@@ -10,7 +10,6 @@ from torch import nn
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
 from slm_lab.agent.algorithm.recurrence import HiddenState
-from slm_lab.agent.memory import OnPolicyReplay
 from slm_lab.agent.net import BODIES, Net
 from slm_lab.agent.net.numpy_net import LARGEST_LAYER
 from slm_lab.env import Step, VecEnv
@@ -52,7 +51,10 @@ class Agent:
         small = 0 < self._largest_layer <= LARGEST_LAYER and spec.meta.precision == "float32"
         # batches of any length would need a program each, and what a net from outside looks at is not known
         known = {net.type for net in (spec.agent.net, spec.agent.critic_net) if net is not None} <= BODIES.keys()
-        fixed = not isinstance(self.algorithm.memory, OnPolicyReplay)
+        fixed = spec.agent.memory is not None and spec.agent.memory.name not in (
+            "OnPolicyReplay",
+            "OnPolicyCrossEntropy",
+        )
         self._suits_numpy = small and known and fixed and not self.recurrent
         self._rows = getattr(spec.agent.algorithm, "minibatch_size", getattr(self.algorithm.memory, "batch_size", 1))
 
@@ -136,7 +138,7 @@ class Agent:
 
     @property
     def in_numpy(self) -> bool:
-        """Whether numpy does all gradient steps."""
+        """Whether numpy does the gradient steps of every learner, so far as it has tried."""
         return all(learner.in_numpy for learner in self.algorithm.learners.values())
 
     def compile(self) -> None:

@@ -53,7 +53,6 @@ def results(run):
         ("PPO", {"net": {"optim_spec": {"name": "AdamW", "lr": 0.01, "amsgrad": True}, **FALLING}}),
         ("PPO scaled", {}),
         ("PPOSIL", {"net": {"shared": True, **FALLING}}),
-        ("SIL", {}),
         ("SARSA", {}),
         ("VanillaDQN", {}),
         ("DQN", {"net": {"clip_grad_val": None, **FALLING}}),
@@ -71,7 +70,7 @@ def test_a_step_by_numpy_is_the_plain_one(name, keys, reasons):
     assert mine.agent.in_numpy, reasons
 
 
-SMOOTH = sorted(ACTIVATIONS.keys() - {"gelu", "hardshrink", "prelu", "softshrink"})
+TRANSLATED = sorted(ACTIVATIONS.keys() - {"gelu", "hardshrink", "prelu", "softshrink"})
 """The others are left to torch."""
 LOSSES = {
     "mse": functional.mse_loss,
@@ -89,12 +88,23 @@ LOSSES = {
     ),
     "counted": lambda x, y: x * (y > 0).sum(0) + x.softmax(0) * (y > x).sum(-1, keepdim=True) - (y > 0).sum(),
     "placed": lambda x, y: x.select(-1, 0) * y[..., -2:].sum(-1) + x.unbind(-1)[-1] * x[-1:, 0],
-    "whole": lambda x, y: (x.expm1() + (y % 2).long() * x) * x.new_ones(x.shape) + (x.abs() < 1) * y.long() + x.sum(0),
+    "of truths": lambda x, y: (
+        torch.maximum(x, y) * ~(y > 0) + ((y != x) | (y > 1)) * x.clone() + x.ne(9.0) * (x.sum() - 1)
+    ),
+    "of products": lambda x, y: torch.bmm(x[None], y.T[None])[0].sum(1, keepdim=True) * torch.logical_or(x > 9, y > 0),
+    "scattered": lambda x, y: (
+        x.scatter_add(1, y.argmax(1, keepdim=True), x[:, :1]) * (y > 0).logical_not() + y % y.exp()
+    ),
+    "whole": lambda x, y: (
+        (x.expm1() + (y % 2).long() * x) * x.new_ones(x.shape) + (x.abs() < 0.9) * y.long() + x.sum(0)
+    ),
 }
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@given(rows=st.integers(1, 6), columns=st.integers(2, 7), activation=st.sampled_from(SMOOTH), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 6), columns=st.integers(2, 7), activation=st.sampled_from(TRANSLATED), seed=st.integers(0, 99)
+)
 @settings(max_examples=12, deadline=None)
 def test_what_numpy_comes_to_is_what_torch_does(loss, rows, columns, activation, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -133,6 +143,54 @@ def square(net, x):
 def after(learner, net, batches):
     """Return the metrics of some steps, and the weights that they lead to."""
     return [learner.step(x) for x in batches], {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("Reinforce", {}),  # batches of any length
+        ("SIL", {}),
+        ("PPO", {"net": {"type": "outside_nets:Tower", "width": 8}}),  # what it looks at is not known
+        ("PPO", {"net": {"type": "RecurrentNet", "cell_type": "GRU", "rnn_hidden_size": 8, "seq_len": 4}}),
+        ("PPO", {"net": {"hid_layers": [129, 128]}}),
+        ("PPO", {"meta": {"precision": "bfloat16"}}),
+    ],
+)
+def test_what_does_not_suit_numpy_is_not_tried(name, keys):
+    run = Run(make_spec(name, **keys))
+    run.agent.use_numpy()
+    assert not any(learner.in_numpy for learner in run.agent.algorithm.learners.values())
+
+
+def test_layers_that_learn_in_training_mode_only_are_left_to_torch():
+    run = trained(make_spec("CrossQ"), 60, by_numpy=True)
+    assert {name: learner.in_numpy for name, learner in run.agent.algorithm.learners.items()}["critics"] is False
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+def test_a_single_number_is_learned(optimizer):
+    def loss(net, x):
+        return (net.scale * x).square().mean(), {}
+
+    ends = []
+    for by_numpy in (False, True):
+        net = nn.Module()
+        net.scale = nn.Parameter(torch.tensor(2.0))
+        spec = MLPNet(hid_layers=[], optim_spec={"name": optimizer, "lr": 0.1}, clip_grad_val=1.0)
+        learner = Learner(loss, net, [ParameterGroup(net.parameters(), spec)])
+        if by_numpy:
+            learner.use_numpy()
+        ends.append(after(learner, net, torch.ones(4, 2).split(1)))
+        assert learner.in_numpy == by_numpy
+    assert_close(*ends)
+
+
+def test_no_number_is_told_of():
+    net, learner = make_learner(square, clip_grad_val=1.0)
+    learner.use_numpy()
+    after(learner, net, torch.eye(3).split(1))
+    assert learner.step(torch.full((1, 3), torch.nan))["grad_norm"].isnan()
+    assert net.weight.isnan().all()
 
 
 @pytest.mark.parametrize("limit", [None, 0.01, 100.0])

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from lab_runs import CONV, begin, make_spec, newest, rows, run_and_stop, run_session, same
+from threadpoolctl import threadpool_info
 
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
@@ -242,6 +243,17 @@ def test_small_nets_learn_by_numpy(tmp_path, monkeypatch, mode, keys, by_numpy):
     session = Session(spec, begin(tmp_path, spec).for_session(0), options=RunOptions(torch_compile=mode))
     session.run()
     assert session.agent.in_numpy == by_numpy
+
+
+def test_numpy_takes_one_thread(tmp_path, monkeypatch):
+    spec, seen = make_spec("DoubleDQN", max_frame=200), []
+
+    def look(_agent):
+        seen.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+
+    monkeypatch.setattr("slm_lab.agent.Agent.use_numpy", look)
+    run_session(spec, begin(tmp_path, spec))
+    assert seen == [{1}]
 
 
 def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):

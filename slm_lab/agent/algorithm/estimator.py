@@ -99,7 +99,7 @@ def project(probability: Tensor, reward: Tensor, discount: Tensor, support: Tens
 
 
 def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """Return `x` with mean 0 and standard deviation 1 over all its elements; a constant `x` gives zeros."""
+    """Return `x` with mean 0 and standard deviation 1 over all its elements; of a constant `x` one number is left."""
     x = x - x.mean()
     # the population's deviation: that of a sample is not a number for a single element
     return x / (x.square().mean().sqrt() + eps)

@@ -49,7 +49,7 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor,
     """
     ratio = (log_prob - old_log_prob).clamp(max=_LOG_RATIO_MAX).exp()
     free, clipped = ratio * advantage, ratio.detach().clamp(1 - clip_eps, 1 + clip_eps) * advantage
-    # the lower one; with the clip it is a constant, and the gradient of a minimum takes longer
+    # the lower one, chosen by `where`: the gradient of torch's minimum takes longer, and a clipped ratio has none
     return -torch.where(free <= clipped, free, clipped).mean()
 
 

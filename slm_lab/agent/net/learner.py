@@ -131,8 +131,11 @@ class Learner:
 
     def use_numpy(self) -> None:
         """Hand every step but the very first to numpy, where it can do them: of small nets on a CPU."""
-        from slm_lab.agent.net.numpy_step import NumpyStep
-
+        try:
+            from slm_lab.agent.net.numpy_step import NumpyStep
+        except (ImportError, AttributeError) as missing:  # torch's tracer moves from version to version
+            logger.debug("gradient steps are left to torch: {}", missing)
+            return
         if not self._in_training:
             self._numpy = NumpyStep(self.loss, self.nets, self.groups)
 

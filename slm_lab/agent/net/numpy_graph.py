@@ -81,6 +81,7 @@ class NumpyProgram:
 
     Raises:
         NotInNumpy: there is an operation in it that is not translated.
+        Exception: of any kind, where an operation is called in a way that is not translated.
     """
 
     def __init__(self, traced: fx.GraphModule, inputs: Sequence[np.ndarray]) -> None:
@@ -198,8 +199,8 @@ def logistic(x: Any) -> Any:
 
 
 def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray:
-    """Return a gradient where `x` is above a threshold, and 0 elsewhere."""
-    return gradient * (x > least)  # half the time of `where`
+    """Return a gradient where `x` is above a threshold, and 0 elsewhere; all of one shape."""
+    return gradient * (x > least)  # half the time of `where`; it differs for infinite gradients alone
 
 
 def add_at(x: np.ndarray, place: Any, more: np.ndarray) -> np.ndarray:

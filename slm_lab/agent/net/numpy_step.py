@@ -23,6 +23,9 @@ class NumpyStep:
 
     Other optimisers step as ever. The first step of all must be a plain one: in it, optimisers make their state.
 
+    Plain numbers that the loss reads besides the batch are taken as they are at the first step of a shape; tensors that
+    are neither in the nets nor in the batch are refused.
+
     Args:
         loss: the loss function.
         nets: what it is a function of, besides the batch; in the memory of the CPU.
@@ -39,12 +42,12 @@ class NumpyStep:
         self._steps: list[_StepOf] = []
 
     def __call__(self, *batch: Any) -> dict[str, Tensor]:
-        """Take one step on `batch`; return the loss, its metrics, and the largest norm of the clipped gradients.
+        """Take one step on `batch`, tensors on the CPU; return the loss, its metrics, and the largest clipped norm.
 
         Raises:
             NotInNumpy: it cannot be done, and nothing has been changed.
         """
-        shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in batch)
+        shapes = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else None for x in batch)
         with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
             if shapes not in self._programs:
                 self._programs[shapes] = self._write(batch)
@@ -55,7 +58,7 @@ class NumpyStep:
         parts = by_group(self.groups, results[:count])
         norms = [step(own) for step, (_, own) in zip(self._steps, parts, strict=True)]
         known = [norm for norm in norms if norm is not None]
-        return metrics | {"grad_norm": torch.tensor(max(known))} if known else metrics
+        return metrics | {"grad_norm": torch.tensor(known).max()} if known else metrics
 
     def _values(self) -> list[np.ndarray]:
         """Return the nets' numbers, in place; workers that share a net move it."""
@@ -89,13 +92,16 @@ class NumpyStep:
         return program, names
 
     def _compare(self, program: NumpyProgram, batch: Sequence[Tensor]) -> None:
-        """Raise where the gradients are not torch's: a mistake in the translation."""
+        """Raise where the gradients are not torch's: a large mistake in the translation, which no test has seen.
+
+        What is decided here must not hang on the batch, or a resumed run would go on with other bits: so rounding
+        errors of a gradient that would be 0, or of a metric, must not matter.
+        """
         expected, _ = differentiate(self.loss, self.nets, self._trained, *batch)
         pairs = list(zip(program.run(*self._values(), *_arrays(batch)), expected, strict=False))
         if any((mine is None) != (gradient is None) for mine, gradient in pairs):
             raise NotInNumpy("it comes to another set of gradients")
         known = [(mine, gradient.numpy()) for mine, gradient in pairs if gradient is not None]
-        # of one that would be 0, rounding errors are all there is
         limit = TOLERANCE * max((np.abs(gradient).max() for _, gradient in known), default=0.0)
         if not all(np.allclose(mine, gradient, rtol=0, atol=limit, equal_nan=True) for mine, gradient in known):
             raise NotInNumpy("it comes to other gradients than torch")
@@ -123,7 +129,7 @@ class _StepOf:
             if not norm <= group.clip:
                 factor = np.float32(group.clip / (norm + 1e-6))
                 gradients = [None if x is None else x * factor for x in gradients]
-        tensors = [None if x is None else torch.from_numpy(np.ascontiguousarray(x)) for x in gradients]
+        tensors = [None if x is None else torch.from_numpy(np.asarray(x, order="C")) for x in gradients]
         state = self._of.state()
         if state is None:
             for parameter, gradient in zip(group.parameters, tensors, strict=True):
