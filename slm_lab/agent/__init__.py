@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from slm_lab.agent.algorithm import Setting, make_algorithm
+from slm_lab.agent.algorithm.base import OF_EPISODES
 from slm_lab.agent.algorithm.recurrence import HiddenState
 from slm_lab.agent.net import BODIES, Net
 from slm_lab.agent.net.numpy_net import LARGEST_LAYER
@@ -51,10 +52,7 @@ class Agent:
         small = 0 < self._largest_layer <= LARGEST_LAYER and spec.meta.precision == "float32"
         # batches of any length would need a program each, and what a net from outside looks at is not known
         known = {net.type for net in (spec.agent.net, spec.agent.critic_net) if net is not None} <= BODIES.keys()
-        fixed = spec.agent.memory is not None and spec.agent.memory.name not in (
-            "OnPolicyReplay",
-            "OnPolicyCrossEntropy",
-        )
+        fixed = spec.agent.memory is not None and spec.agent.memory.name not in OF_EPISODES
         self._suits_numpy = small and known and fixed and not self.recurrent
         self._rows = getattr(spec.agent.algorithm, "minibatch_size", getattr(self.algorithm.memory, "batch_size", 1))
 

@@ -263,8 +263,7 @@ class Session:
             self._remember_best(total_reward)
         row = self._row(total_reward, self.history, self.spec.meta.log_frequency)
         self._append("train", row)
-        text = logger.opt(lazy=True)
-        text.debug("{}", lambda: " | ".join(f"{key}:{value:.4g}" for key, value in row.items()))
+        logger.opt(lazy=True).debug("{}", lambda: " | ".join(f"{key}:{value:.4g}" for key, value in row.items()))
         if self.tensorboard is not None:
             self._log_tensorboard(row)
         self.totals.clear()

@@ -24,6 +24,8 @@ from slm_lab.spec import AgentSpec, NetSpec, SpecError, VarSpec
 if TYPE_CHECKING:
     from slm_lab.lib.rng import Stream
 
+OF_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
+"""Memories whose batches are whole episodes, and so of any length."""
 CHUNK = 2048
 """Rows that go through a net at once when no gradient is wanted: bounds the memory, and images need little of it."""
 
@@ -90,7 +92,7 @@ class Setting:
 
     def hidden_state(self, spec: AgentSpec, net: ActorCritic | Net) -> HiddenState:
         """Build what carries the hidden state of `net`; of one that is not recurrent, it carries nothing."""
-        episodes = spec.memory.name in ("OnPolicyReplay", "OnPolicyCrossEntropy")
+        episodes = spec.memory.name in OF_EPISODES
         seq_len = None if episodes or not net.state_size else spec.net.seq_len
         return HiddenState(net.state_size, self.num_envs, seq_len, self.device)
 

@@ -1,11 +1,13 @@
 """Adam's state, for steps that do without torch's way around it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.optim.adam import Adam
 
 from slm_lab.agent.net.learner import ParameterGroup
+
+_AS_THEY_ARE = ("amsgrad", "weight_decay", "eps", "maximize")
 
 
 class AdamState(NamedTuple):
@@ -15,6 +17,13 @@ class AdamState(NamedTuple):
     exp_avg_sq: list[Tensor]
     max_exp_avg_sq: list[Tensor]
     step: list[Tensor]
+
+
+def adam_keys(group: ParameterGroup) -> dict[str, Any]:
+    """Return what the functions behind a group's Adam are called with besides tensors and the learning rate."""
+    (options,) = group.optimizer.param_groups
+    beta1, beta2 = options["betas"]
+    return {"beta1": beta1, "beta2": beta2} | {name: options[name] for name in _AS_THEY_ARE}
 
 
 class AdamOf:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.fallback import OrPlain
 from slm_lab.agent.net.history import History
-from slm_lab.agent.net.numpy_net import NumpyNet, Tanh
+from slm_lab.agent.net.numpy_net import NumpyNet, Tanh, numpy_sees
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import BatchRenormSpec, FullyConnected, HydraMLPNet, RecurrentNet
 
@@ -87,7 +87,7 @@ class Net(nn.Module):
         """
         if isinstance(obs, np.ndarray):
             return self._to_act(obs, heads)
-        if type(obs) is Tensor and obs.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if not torch.is_grad_enabled() and numpy_sees(obs):
             small = self._small(len(obs))
             if small is not None:
                 return [torch.from_numpy(out) for out in small(obs.detach().numpy(), heads)]

@@ -10,7 +10,7 @@ import torch._dynamo  # takes a second: import this module only where something 
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from slm_lab.agent.net.adam import AdamOf, AdamState
+from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.learner import Gradients, Loss, ParameterGroup, by_group, clip, differentiate, largest
 
 
@@ -111,8 +111,6 @@ def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState, lr: Ten
     """Step the parameters that have a gradient, in place."""
     pairs = zip(group.parameters, gradients, strict=True)
     parameters: list[Tensor] = [parameter for parameter, gradient in pairs if gradient is not None]
-    (options,) = group.optimizer.param_groups
-    beta1, beta2 = options["betas"]
     adam(
         parameters,
         [gradient for gradient in gradients if gradient is not None],
@@ -122,14 +120,9 @@ def _adam(group: ParameterGroup, gradients: Gradients, state: AdamState, lr: Ten
         state.step,
         foreach=False,
         capturable=True,  # the steps are counted by tensors
-        decoupled_weight_decay=options["decoupled_weight_decay"],
-        amsgrad=options["amsgrad"],
-        beta1=beta1,
-        beta2=beta2,
+        decoupled_weight_decay=group.optimizer.param_groups[0]["decoupled_weight_decay"],
         lr=lr,
-        weight_decay=options["weight_decay"],
-        eps=options["eps"],
-        maximize=options["maximize"],
+        **adam_keys(group),
     )
 
 

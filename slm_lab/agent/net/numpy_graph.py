@@ -265,7 +265,7 @@ def _clamped(program: NumpyProgram, _meta: Tensor, x: fx.Node, low: Any = None, 
 
 def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
     def reduced(program: NumpyProgram, _meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
-        given, shape = axes if isinstance(axes, tuple) else (axes,), program.of(x).shape
+        given, shape = axes if isinstance(axes, tuple | None) else (axes,), program.of(x).shape
         of_floats = program.of(x).dtype == np.float32  # the sum of two truths would be a truth
         if given == (0,) and function is np.add and len(shape) == 2 and of_floats:
             total = program.call("dot", program.constant(np.ones(shape[0], np.float32)), x)  # in a fourth of the time
@@ -285,7 +285,7 @@ _lowest = _reduction(np.minimum, min_over)
 
 
 def _mean(program: NumpyProgram, meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
-    total = _summed(program, meta, x, axes or (), keep)
+    total = _summed(program, meta, x, axes, keep)
     share = np.float32(program.of(total).size / program.of(x).size)
     return program.call(operator.mul, total, program.constant(share))
 
@@ -294,7 +294,7 @@ def _variance(
     program: NumpyProgram, meta: Any, x: fx.Node, axes: Any = (), correction: float = 1, keepdim: bool = False
 ) -> fx.Node:
     deviation = program.call(operator.sub, x, _mean(program, meta, x, axes, True))
-    total = _summed(program, meta, program.call(operator.mul, deviation, deviation), axes or (), keepdim)
+    total = _summed(program, meta, program.call(operator.mul, deviation, deviation), axes, keepdim)
     count = np.float32(program.of(x).size / program.of(total).size - correction)
     return program.call(operator.truediv, total, program.constant(count))
 

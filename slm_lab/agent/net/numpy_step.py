@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import stateless
 
-from slm_lab.agent.net.adam import AdamOf, AdamState
+from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.fallback import NotInNumpy
 from slm_lab.agent.net.learner import Loss, ParameterGroup, by_group, differentiate
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
@@ -149,9 +149,8 @@ class _StepOf:
             for parameter, count in zip(stepped, state.step, strict=True):
                 optimizer.state[parameter]["step"] = count
         self._counts += 1
-        (options,) = optimizer.param_groups
-        beta1, beta2 = options["betas"]
-        step = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
+        decoupled = optimizer.param_groups[0]["decoupled_weight_decay"]
+        step = torch._fused_adamw_ if decoupled else torch._fused_adam_
         step(
             self._parameters,
             gradients,
@@ -159,11 +158,6 @@ class _StepOf:
             state.exp_avg_sq,
             state.max_exp_avg_sq,
             state.step,
-            amsgrad=options["amsgrad"],
-            lr=options["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=options["weight_decay"],
-            eps=options["eps"],
-            maximize=options["maximize"],
+            lr=self.group.lr,
+            **adam_keys(self.group),
         )
