@@ -183,8 +183,8 @@ def test_the_last_speed_told_is_the_mean(tmp_path):
     spec = make_spec(max_frame=400, meta={"log_frequency": 396})
     speeds = []
     session = run_session(spec, begin(tmp_path, spec), report=lambda frame, fps, total_reward: speeds.append(fps))
-    # the last row is about a single step, in which nothing was learned
-    assert 400 / speeds[-1] == pytest.approx(session.clock.elapsed, rel=0.5)
+    # the last row is about a single step, in which nothing was learned; to load and to save are no part of it
+    assert sum(session._spent_in_all.values()) < 400 / speeds[-1] < session.clock.elapsed
 
 
 def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, log_messages):
