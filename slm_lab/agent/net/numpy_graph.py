@@ -21,7 +21,13 @@ from slm_lab.agent.net.fallback import NotInNumpy
 _aten: Any = torch.ops.aten
 _MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
 _FOUND: Any = {**core_aten_decompositions(), **get_decompositions(_MORE)}
-_KEPT = [_aten.threshold_backward.default]
+_KEPT = [
+    _aten.threshold_backward.default,
+    _aten.huber_loss.default,
+    _aten.huber_loss_backward.default,
+    _aten.smooth_l1_loss.default,
+    _aten.smooth_l1_loss_backward.default,
+]
 _SIMPLER = {name: do for name, do in _FOUND.items() if not name._schema.is_mutable and name not in _KEPT}
 """How torch writes operations in simpler ones. Those in place stay as they are, and are seen to by `_in_new_place`."""
 
@@ -203,10 +209,17 @@ def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray
     return gradient * (x > least)  # half the time of `where`; it differs for infinite gradients alone
 
 
-def add_at(x: np.ndarray, place: Any, more: np.ndarray) -> np.ndarray:
-    """Return `x` with `more` added at a place."""
+def add_flat(x: np.ndarray, places: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return `x` with `more` added at places of `x` flattened, each of them once."""
     result = x.copy()
-    result[place] += more
+    result.reshape(-1)[places] += more
+    return result
+
+
+def put_flat(x: np.ndarray, places: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return `x` with `part` at places of `x` flattened."""
+    result = x.copy()
+    result.put(places, part)
     return result
 
 
@@ -241,8 +254,20 @@ def _same(_program: NumpyProgram, _meta: Tensor, x: fx.Node, *_: Any, **__: Any)
 
 
 def _reshaped(program: NumpyProgram, meta: Tensor, x: fx.Node, *_: Any) -> fx.Node:
-    shape = tuple(meta.shape)
+    return _in_shape(program, x, tuple(meta.shape))
+
+
+def _in_shape(program: NumpyProgram, x: fx.Node, shape: tuple[int, ...]) -> fx.Node:
+    x = x.args[0] if x.target == "reshape" else x  # the shape in between does not matter
     return x if program.of(x).shape == shape else program.call("reshape", x, shape)
+
+
+def _permuted(program: NumpyProgram, _meta: Tensor, x: fx.Node, order: tuple[int, ...]) -> fx.Node:
+    order = tuple(axis % len(order) for axis in order)
+    if x.target == "transpose":
+        x, before = x.args
+        order = tuple(before[axis] for axis in order)
+    return x if order == tuple(sorted(order)) else program.call("transpose", x, order)
 
 
 def _product(program: NumpyProgram, _meta: Tensor, left: fx.Node, right: fx.Node) -> fx.Node:
@@ -269,7 +294,7 @@ def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
         of_floats = program.of(x).dtype == np.float32  # the sum of two truths would be a truth
         if given == (0,) and function is np.add and len(shape) == 2 and of_floats:
             total = program.call("dot", program.constant(np.ones(shape[0], np.float32)), x)  # in a fourth of the time
-            return program.call("reshape", total, (1, -1)) if keep else total
+            return _in_shape(program, total, (1, shape[1])) if keep else total
         if given in ((-1,), (len(shape) - 1,)) and shape[-1] <= SHORT and of_floats:
             columns = (slice(i, i + 1) if keep else i for i in range(shape[-1]))
             parts = [program.call(operator.getitem, x, (..., column)) for column in columns]
@@ -323,6 +348,36 @@ def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> f
     return program.call(operator.pow, x, exponent)
 
 
+def _bent(slope: Translation) -> tuple[Translation, Translation]:
+    """Return a loss by distance and its gradient: half a square up to `bend`, from there the line that goes on.
+
+    Args:
+        slope: (program, ..., x, bend): what becomes of `x` where the line is to have another slope than `bend`.
+    """
+
+    def loss(program: NumpyProgram, meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, bend: Any = 1.0) -> Any:
+        _no_reduction(reduction)
+        distance = program.call(np.absolute, program.call(operator.sub, x, y))
+        near = program.call(np.minimum, distance, bend)
+        half = program.call(operator.mul, near, program.constant(np.float32(0.5)))
+        return slope(program, meta, program.call(operator.mul, near, program.call(operator.sub, distance, half)), bend)
+
+    def gradient(
+        program: NumpyProgram, meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int, bend: Any
+    ) -> Any:
+        _no_reduction(reduction)
+        least = program.call(operator.neg, bend)
+        near = program.call(np.minimum, program.call(np.maximum, program.call(operator.sub, x, y), least), bend)
+        return program.call(operator.mul, above, slope(program, meta, near, bend))
+
+    return loss, gradient
+
+
+def _no_reduction(reduction: int) -> None:
+    if reduction:
+        raise NotInNumpy("a loss that is reduced at once")
+
+
 def _selected(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: int) -> fx.Node:
     return program.call(operator.getitem, x, _along(program, x, axis, index))
 
@@ -356,21 +411,25 @@ def _along(program: NumpyProgram, x: fx.Node, axis: int, index: Any) -> tuple[An
 
 
 def _gathered(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: fx.Node) -> fx.Node:
-    return program.call(operator.getitem, x, _places(program, axis, index))
+    found = program.call("take", x, _places(program, x, axis, index))
+    return _in_shape(program, found, program.of(index).shape)
 
 
 def _scattered(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, index: fx.Node, source: fx.Node) -> fx.Node:
     if program.of(index).shape[axis] != 1:
         raise NotInNumpy("scatter_add of several numbers at once")
-    return program.call(put if program.is_zero(x) else add_at, x, _places(program, axis, index), source)
+    source = _in_shape(program, source, (program.of(source).size,))
+    return program.call(put_flat if program.is_zero(x) else add_flat, x, _places(program, x, axis, index), source)
 
 
-def _places(program: NumpyProgram, axis: int, index: fx.Node) -> tuple[Any, ...]:
-    """Return an index that takes `index` along an axis, and every entry along the others."""
-    every = np.ogrid[tuple(map(slice, program.of(index).shape))]
-    places: list[Any] = [program.constant(entries) if entries.size > 1 else 0 for entries in every]
-    places[axis] = index
-    return tuple(places)
+def _places(program: NumpyProgram, x: fx.Node, axis: int, index: fx.Node) -> fx.Node:
+    """Return where `index` along an axis, and every entry along the others, lie in `x` flattened; flat itself."""
+    shape, strides = program.of(index).shape, np.cumprod([1, *program.of(x).shape[:0:-1]])[::-1]
+    every = np.ogrid[tuple(slice(0, size * step, step) for size, step in zip(shape, strides, strict=True))]
+    others = sum((steps for other, steps in enumerate(every) if other != axis % len(shape)), np.zeros((), np.int64))
+    flat = _in_shape(program, index, (program.of(index).size,))
+    flat = _scaled(operator.mul)(program, None, flat, program.constant(strides[axis]))
+    return program.call(operator.add, flat, program.constant(np.broadcast_to(others, shape).ravel()))
 
 
 _TWO = {
@@ -387,6 +446,8 @@ _TWO = {
     "ge": _by(operator.ge),
 }
 """Of two tensors, or of a tensor and a number."""
+_huber, _huber_gradient = _bent(_same)
+_smooth_l1, _smooth_l1_gradient = _bent(_scaled(operator.truediv))
 _ELEMENTWISE: dict[Any, Translation] = {
     **{getattr(getattr(_aten, name), of): do for name, do in _TWO.items() for of in ("Tensor", "Scalar")},
     _aten.abs.default: _by(np.absolute),
@@ -401,6 +462,8 @@ _ELEMENTWISE: dict[Any, Translation] = {
     _aten.expand.default: _same,
     _aten.expm1.default: _by(np.expm1),
     _aten.full_like.default: _filled,
+    _aten.huber_loss.default: _huber,
+    _aten.huber_loss_backward.default: _huber_gradient,
     _aten.isnan.default: _by(np.isnan),
     _aten.log.default: _by(np.log),
     _aten.log1p.default: _by(np.log1p),
@@ -416,6 +479,8 @@ _ELEMENTWISE: dict[Any, Translation] = {
     _aten.rsqrt.default: lambda program, _meta, x: program.call(operator.truediv, 1, program.call(np.sqrt, x)),
     _aten.sigmoid.default: _by(logistic),
     _aten.sign.default: _by(np.sign),
+    _aten.smooth_l1_loss.default: _smooth_l1,
+    _aten.smooth_l1_loss_backward.default: _smooth_l1_gradient,
     _aten.sqrt.default: _by(np.sqrt),
     _aten.tanh.default: _by(np.tanh),
     _aten.threshold_backward.default: _by(where_above),
@@ -424,7 +489,7 @@ _ELEMENTWISE: dict[Any, Translation] = {
     _aten._to_copy.default: _same,  # the type is seen to afterwards
 }
 _VIEWS: dict[Any, Translation] = {
-    _aten.permute.default: lambda program, _meta, x, order: program.call("transpose", x, order),
+    _aten.permute.default: _permuted,
     _aten.squeeze.dims: _reshaped,
     _aten.unsqueeze.default: _reshaped,
     _aten.view.default: _reshaped,
