@@ -25,6 +25,7 @@ from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
 from slm_lab.lib.files import RowWriter, read_rows, truncate_rows
 from slm_lab.lib.floats import choose_matmul, tiny_is_zero
+from slm_lab.lib.malloc import keep_freed_memory
 from slm_lab.lib.rng import derive_seed
 from slm_lab.spec import Spec, SpecError
 
@@ -99,6 +100,7 @@ class Session:
             SpecError: the spec does not fit the environment or the machine, or another process is at work on this run.
             DivergenceError: a loss is not finite.
         """
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.deterministic = True  # same seed, same bits, on a GPU too
         # a session whose parent was killed takes a moment to notice it and to save
