@@ -179,16 +179,16 @@ def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> I
         yield [obs.take(sequences), *(x.unflatten(0, (length, count))[:, sequences].flatten(0, 1) for x in tensors)]
 
 
-def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average the metrics of several gradient steps: one look at a GPU, however many there were."""
-    names = list(metrics[0])
-    if metrics[0]["loss"].is_cpu:
-        return {name: sum(row[name].item() for row in metrics) / len(metrics) for name in names}
+    names, first = list(metrics[0]), metrics[0]["loss"]
+    if not isinstance(first, Tensor) or first.is_cpu:
+        return {name: sum([float(row[name]) for row in metrics]) / len(metrics) for name in names}
     table = torch.stack([torch.stack([row[name].float() for name in names]) for row in metrics])
     return dict(zip(names, table.mean(0).tolist(), strict=True))
 
 
-def merged_metrics(critic: Sequence[Mapping[str, Tensor]], actor: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+def merged_metrics(critic: Sequence[Mapping[str, Any]], actor: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average the gradient steps of critics and policy, of which the latter may have had none; `loss` is the sum."""
     of_critic, of_actor = mean_metrics(critic), mean_metrics(actor) if actor else {}
     return {**of_critic, **of_actor, "loss": of_critic["loss"] + of_actor.get("loss", 0.0)}

@@ -150,8 +150,11 @@ class Learner:
 
         self._compiled = OrPlain("the step", CompiledStep(self.loss, self.nets, self.groups, backend), self._plain)
 
-    def step(self, *batch: Any) -> dict[str, Tensor]:
-        """Take one gradient step on `batch`; return the loss and its metrics, detached and still on the device."""
+    def step(self, *batch: Any) -> dict[str, Any]:
+        """Take one gradient step on `batch`; return the loss and its metrics.
+
+        They are detached, and still on the device; a single number may be a plain one.
+        """
         for module in self._in_training:
             module.train()
         metrics = self._take(batch) if self.opt_steps else self._plain(*batch)
@@ -160,7 +163,7 @@ class Learner:
         self.opt_steps += len(self.groups)
         return metrics
 
-    def _take(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+    def _take(self, batch: Sequence[Any]) -> dict[str, Any]:
         if self._numpy is not None:
             try:
                 return self._numpy(*batch)

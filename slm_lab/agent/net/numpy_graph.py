@@ -8,7 +8,7 @@ ten.
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class NumpyProgram:
         self._graph = fx.Graph()
         self._constants: dict[str, Any] = {}
         self._value: dict[fx.Node, Any] = {}  # in the example
-        self._known: dict[Any, fx.Node] = {}  # what is called with what
+        self._known: dict[Any, fx.Node] = {}  # constants, and what is called with what
         self._mine: dict[fx.Node, Any] = {}  # of torch's nodes
         examples = iter(inputs)
         results: list[fx.Node | None] = []
@@ -117,17 +117,20 @@ class NumpyProgram:
         """Return the value of `node` in the example."""
         return self._value[node]
 
-    def is_zero(self, node: Any) -> bool:
-        """Tell whether `node` is a constant of zeros."""
-        return node.op == "get_attr" and not np.any(self.of(node))
+    def number(self, node: Any) -> Any:
+        """Return what a constant is, None for what is computed."""
+        return (self.of(node) if node.op == "get_attr" else None) if isinstance(node, fx.Node) else node
 
     def constant(self, value: Any) -> fx.Node:
-        """Return a node for `value`."""
-        name = f"c{len(self._constants)}"
-        self._constants[name] = np.asarray(value)[()]
-        node = self._graph.get_attr(name)
-        self._value[node] = self._constants[name]
-        return node
+        """Return a node for `value`, the same one for the same value."""
+        found = np.asarray(value)
+        known = found.dtype, found.shape, found.tobytes()
+        if known not in self._known:
+            name = f"c{len(self._constants)}"
+            self._constants[name] = found[()]
+            self._known[known] = self._graph.get_attr(name)
+            self._value[self._known[known]] = found[()]
+        return self._known[known]
 
     def call(self, function: Callable[..., Any] | str, *args: Any, **keys: Any) -> fx.Node:
         """Return a node for a call, the same one for the same call; a name is that of an array's method."""
@@ -243,8 +246,8 @@ def _by(function: Callable[..., Any]) -> Translation:
 
 def _scaled(function: Callable[..., Any]) -> Translation:
     def scaled(program: NumpyProgram, _meta: Tensor, x: fx.Node, factor: Any) -> fx.Node:
-        by_one = isinstance(factor, fx.Node) and factor.op == "get_attr" and np.all(program.of(factor) == 1)
-        return x if by_one else program.call(function, x, factor)
+        number = program.number(factor)
+        return x if number is not None and np.all(number == 1) else program.call(function, x, factor)
 
     return scaled
 
@@ -258,21 +261,25 @@ def _reshaped(program: NumpyProgram, meta: Tensor, x: fx.Node, *_: Any) -> fx.No
 
 
 def _in_shape(program: NumpyProgram, x: fx.Node, shape: tuple[int, ...]) -> fx.Node:
-    x = x.args[0] if x.target == "reshape" else x  # the shape in between does not matter
+    source: Any = x.args[0] if x.target == "reshape" else x  # the shape in between does not matter
+    x = source
     return x if program.of(x).shape == shape else program.call("reshape", x, shape)
 
 
 def _permuted(program: NumpyProgram, _meta: Tensor, x: fx.Node, order: tuple[int, ...]) -> fx.Node:
     order = tuple(axis % len(order) for axis in order)
     if x.target == "transpose":
-        x, before = x.args
+        x, before = cast("Any", x.args)
         order = tuple(before[axis] for axis in order)
     return x if order == tuple(sorted(order)) else program.call("transpose", x, order)
 
 
 def _product(program: NumpyProgram, _meta: Tensor, left: fx.Node, right: fx.Node) -> fx.Node:
-    outer = program.of(left).shape[-1] == 1
-    return program.call(operator.mul if outer else operator.matmul, left, right)
+    shape = program.of(left).shape
+    if shape[-1] == 1:
+        return program.call(operator.mul, left, right)
+    # of two matrices, `dot` is there sooner
+    return program.call("dot", left, right) if len(shape) == 2 else program.call(operator.matmul, left, right)
 
 
 def _layer(program: NumpyProgram, meta: Tensor, bias: fx.Node, x: fx.Node, weight: fx.Node) -> fx.Node:
@@ -292,6 +299,10 @@ def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
     def reduced(program: NumpyProgram, _meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
         given, shape = axes if isinstance(axes, tuple | None) else (axes,), program.of(x).shape
         of_floats = program.of(x).dtype == np.float32  # the sum of two truths would be a truth
+        if not given and shape and function is np.add and of_floats:
+            ones = program.constant(np.ones(program.of(x).size, np.float32))
+            total = program.call("dot", ones, _in_shape(program, x, (program.of(x).size,)))
+            return _in_shape(program, total, (1,) * len(shape)) if keep else total
         if given == (0,) and function is np.add and len(shape) == 2 and of_floats:
             total = program.call("dot", program.constant(np.ones(shape[0], np.float32)), x)  # in a fourth of the time
             return _in_shape(program, total, (1, shape[1])) if keep else total
@@ -342,7 +353,7 @@ def _softmax(program: NumpyProgram, meta: Tensor, x: fx.Node, axis: int, _half: 
 
 
 def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> fx.Node:
-    number = program.of(exponent) if isinstance(exponent, fx.Node) else exponent
+    number = program.number(exponent)
     if number in (1, 2):
         return x if number == 1 else program.call(operator.mul, x, x)
     return program.call(operator.pow, x, exponent)
@@ -419,7 +430,9 @@ def _scattered(program: NumpyProgram, _meta: Tensor, x: fx.Node, axis: int, inde
     if program.of(index).shape[axis] != 1:
         raise NotInNumpy("scatter_add of several numbers at once")
     source = _in_shape(program, source, (program.of(source).size,))
-    return program.call(put_flat if program.is_zero(x) else add_flat, x, _places(program, x, axis, index), source)
+    number = program.number(x)
+    zeros = number is not None and not np.any(number)
+    return program.call(put_flat if zeros else add_flat, x, _places(program, x, axis, index), source)
 
 
 def _places(program: NumpyProgram, x: fx.Node, axis: int, index: fx.Node) -> fx.Node:

@@ -74,7 +74,7 @@ class NumpyNet:
 
 def _run(layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
     for weight, bias, activation in layers:
-        x = x @ weight
+        x = x.dot(weight)
         x += bias
         if activation is not None:
             activation(x, out=x)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -41,24 +42,29 @@ class NumpyStep:
         self._programs: dict[Any, tuple[NumpyProgram, list[str]]] = {}
         self._steps: list[_StepOf] = []
 
-    def __call__(self, *batch: Any) -> dict[str, Tensor]:
+    def __call__(self, *batch: Any) -> dict[str, Any]:
         """Take one step on `batch`, tensors on the CPU; return the loss, its metrics, and the largest clipped norm.
 
         Raises:
             NotInNumpy: it cannot be done, and nothing has been changed.
         """
-        shapes = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else None for x in batch)
+        arrays = _arrays(batch)
+        shapes = tuple([(x.shape, x.dtype) for x in arrays])
         with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
             if shapes not in self._programs:
                 self._programs[shapes] = self._write(batch)
             program, names = self._programs[shapes]
-            results = program.run(*self._values(), *_arrays(batch))
+            results = program.run(*self._values(), *arrays)
         count = len(self._trained)
-        metrics = {name: torch.from_numpy(np.asarray(x)) for name, x in zip(names, results[count:], strict=True)}
+        metrics = {
+            name: torch.from_numpy(x) if x.shape else x.item() for name, x in zip(names, results[count:], strict=True)
+        }
         parts = by_group(self.groups, results[:count])
         norms = [step(own) for step, (_, own) in zip(self._steps, parts, strict=True)]
         known = [norm for norm in norms if norm is not None]
-        return metrics | {"grad_norm": torch.tensor(known).max()} if known else metrics
+        if known:  # Python's max would lose what is no number
+            metrics["grad_norm"] = known[0] if len(known) == 1 else float(np.max(known))
+        return metrics
 
     def _values(self) -> list[np.ndarray]:
         """Return the nets' numbers, in place; workers that share a net move it."""
@@ -69,8 +75,6 @@ class NumpyStep:
         return self._arrays
 
     def _write(self, batch: Sequence[Any]) -> tuple[NumpyProgram, list[str]]:
-        if not all(isinstance(x, Tensor) for x in batch):
-            raise NotInNumpy("sequences")
         named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
         index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
         places, count, names = {name: index[id(tensor)] for name, tensor in named}, len(self._tensors), []
@@ -107,57 +111,85 @@ class NumpyStep:
             raise NotInNumpy("it comes to other gradients than torch")
 
 
-def _arrays(batch: Sequence[Tensor]) -> list[np.ndarray]:
-    # single numbers are faster than arrays of no dimension
-    return [x.numpy() if x.shape else x.numpy()[()] for x in batch]
+def _arrays(batch: Sequence[Any]) -> list[np.ndarray]:
+    try:
+        # single numbers are faster than arrays of no dimension
+        return [x.numpy() if x.shape else x.numpy()[()] for x in batch]
+    except AttributeError:  # it is no tensor
+        raise NotInNumpy("sequences") from None
 
 
 class _StepOf:
-    """Clips and steps a group; Adam by its kernel alone, as what torch does around it takes five times as long."""
+    """Clips and steps a group; Adam by its kernel alone, as what torch does around it takes five times as long.
+
+    For that, the numbers of all parameters lie side by side, and so do their gradients, and what Adam keeps of them.
+    """
 
     def __init__(self, group: ParameterGroup) -> None:
         self.group, self._of = group, AdamOf(group)
         self._seen: AdamState | None = None
-        self._parameters: list[Tensor] = []
-        self._counts = np.zeros(0, np.float32)
+        self._counts = self._gradient = np.zeros(0, np.float32)
+        self._tensors: list[list[Tensor]] = []
 
     def __call__(self, gradients: Sequence[np.ndarray | None]) -> float | None:
         """Return the norm before clipping, None without clipping."""
-        group, norm = self.group, None
-        if group.clip is not None:
-            norm = math.sqrt(sum([np.vdot(x, x) for x in gradients if x is not None]))
-            if not norm <= group.clip:
-                factor = np.float32(group.clip / (norm + 1e-6))
-                gradients = [None if x is None else x * factor for x in gradients]
-        tensors = [None if x is None else torch.from_numpy(np.asarray(x, order="C")) for x in gradients]
         state = self._of.state()
         if state is None:
-            for parameter, gradient in zip(group.parameters, tensors, strict=True):
-                parameter.grad = gradient
-            group.take_step()
-        else:
-            self._adam(state, [gradient for gradient in tensors if gradient is not None])
+            return self._by_torch(gradients)
+        if state is not self._seen:
+            self._lay_out(state)
+        np.concatenate([x.reshape(-1) for x in gradients if x is not None], out=self._gradient)
+        norm = self._clip([self._gradient])
+        self._counts += 1
+        decoupled = self.group.optimizer.param_groups[0]["decoupled_weight_decay"]
+        step = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        step(*self._tensors, lr=self.group.lr, **adam_keys(self.group))
         return norm
 
-    def _adam(self, state: AdamState, gradients: list[Tensor]) -> None:
+    def _by_torch(self, gradients: Sequence[np.ndarray | None]) -> float | None:
+        group = self.group
+        own = [None if x is None else np.array(x, order="C") for x in gradients]
+        norm = self._clip([x for x in own if x is not None])
+        for parameter, gradient in zip(group.parameters, own, strict=True):
+            parameter.grad = None if gradient is None else torch.from_numpy(gradient)
+        group.take_step()
+        return norm
+
+    def _clip(self, gradients: Sequence[np.ndarray]) -> float | None:
+        """Scale gradients in place."""
+        limit = self.group.clip
+        if limit is None:
+            return None
+        norm = math.sqrt(sum([np.vdot(x, x) for x in gradients]))
+        if not norm <= limit:
+            factor = np.float32(limit / (norm + 1e-6))
+            for x in gradients:
+                x *= factor
+        return norm
+
+    def _lay_out(self, state: AdamState) -> None:
         optimizer = self.group.optimizer
-        if state is not self._seen:
-            stepped = [p for p in self.group.parameters if p in optimizer.state]
-            self._seen, self._parameters = state, [p.detach() for p in stepped]
-            self._counts = np.array(state.step, np.float32)  # counted as one
-            state.step[:] = torch.from_numpy(self._counts)
-            for parameter, count in zip(stepped, state.step, strict=True):
-                optimizer.state[parameter]["step"] = count
-        self._counts += 1
-        decoupled = optimizer.param_groups[0]["decoupled_weight_decay"]
-        step = torch._fused_adamw_ if decoupled else torch._fused_adam_
-        step(
-            self._parameters,
-            gradients,
-            state.exp_avg,
-            state.exp_avg_sq,
-            state.max_exp_avg_sq,
-            state.step,
-            lr=self.group.lr,
-            **adam_keys(self.group),
-        )
+        stepped = [p for p in self.group.parameters if p in optimizer.state]
+        self._seen, self._counts = state, np.array(state.step, np.float32)
+        for parameter, count in zip(stepped, torch.from_numpy(self._counts), strict=True):
+            optimizer.state[parameter]["step"] = count  # counted as one
+        parameters, *moments = [_side_by_side(x) for x in (stepped, *state[:3])]
+        self._gradient = np.zeros(sum(p.numel() for p in stepped), np.float32)
+        self._tensors = [parameters, [torch.from_numpy(self._gradient)], *moments, [torch.from_numpy(self._counts)[0]]]
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return all numbers of `tensors` as one tensor, to where they are moved if they do not lie so; of none, nothing.
+
+    Moved once, they stay: others look for what they have in common with them.
+    """
+    if not tensors:
+        return []
+    first, sizes = tensors[0].detach(), [x.numel() for x in tensors]
+    places = [first.data_ptr() + first.itemsize * before for before in accumulate(sizes[:-1], initial=0)]
+    end = first.itemsize * (first.storage_offset() + sum(sizes))
+    if [x.data_ptr() for x in tensors] != places or first.untyped_storage().nbytes() < end:
+        first = torch.cat([x.detach().reshape(-1) for x in tensors])
+        for x, part in zip(tensors, first.split(sizes), strict=True):
+            x.data = part.view(x.shape)
+    return [first.as_strided((sum(sizes),), (1,))]
