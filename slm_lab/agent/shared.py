@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent import Agent
-from slm_lab.agent.net.learner import ParameterGroup, TorchScheduler, make_optimizer
+from slm_lab.agent.net.learner import ParameterGroup, TorchScheduler, make_optimizer, take_step
 
 ALIGNMENT = 64
 """Bytes of a cache line: no two tensors share one."""
@@ -172,13 +172,13 @@ class _Step:
 
     def __call__(self) -> None:
         if self.alone and not self.missing:
-            self.optimizer.step()
+            take_step(self.optimizer)
             return
         with self.lock:
             self._take_up()
             for parameter, own in zip(self.parameters, self.own, strict=True):
                 parameter.grad = own.grad
-            self.optimizer.step()
+            take_step(self.optimizer)
             self._hand_over()
             self.pull()
         for own in self.own:
@@ -262,7 +262,7 @@ def _state_like(group: ParameterGroup) -> list[dict[str, Tensor]]:
     for copy in copies:
         copy.grad = torch.zeros_like(copy)
     optimizer = make_optimizer(copies, group.optim_spec)
-    optimizer.step()
+    take_step(optimizer)
     return [dict(optimizer.state[copy]) for copy in copies]
 
 

@@ -33,8 +33,8 @@ from slm_lab.lib.shell import command_line
 from slm_lab.spec import Spec, SpecError, load_spec
 
 PACKAGES = ("slm-lab", "torch", "numpy", "gymnasium", "ale-py", "mujoco")
-PRELOADED = ["slm_lab.experiment.session", "slm_lab.agent.net.numpy_step", "torch._dynamo", "gymnasium.wrappers"]
-"""What every session needs, imported once. torch's optimisers load torch._dynamo, which takes as long as torch."""
+PRELOADED = ["slm_lab.experiment.session", "slm_lab.agent.net.numpy_step", "gymnasium.wrappers"]
+"""What every session needs, imported once."""
 FINISHED = ("finished", "")
 UNGUARDED = 78
 """Exit code of a child in which the main program began a trial on being imported (EX_CONFIG of sysexits.h)."""

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -185,6 +187,42 @@ def test_the_last_speed_told_is_the_mean(tmp_path):
     session = run_session(spec, begin(tmp_path, spec), report=lambda frame, fps, total_reward: speeds.append(fps))
     # the last row is about a single step, in which nothing was learned; to load and to save are no part of it
     assert sum(session._spent_in_all.values()) < 400 / speeds[-1] < session.clock.elapsed
+
+
+SHORT_RUN = """
+import sys
+from pathlib import Path
+
+from slm_lab.experiment.options import RunOptions
+from slm_lab.experiment.paths import new_run
+from slm_lab.experiment.session import Session
+from slm_lab.spec import load_spec
+
+file, name, torch_compile, folder = sys.argv[1:]
+frames = ["env.max_frame=4000", "agent.algorithm.training_start_step=100"] if "dqn" in name or "sac" in name else []
+spec = load_spec(file, name, frames or ["env.max_frame=4000"]).with_meta(seed=0)
+session = Session(spec, new_run(Path(folder), name).for_session(0), options=RunOptions(torch_compile=torch_compile))
+session.run()
+assert session.agent.opt_steps > 2
+assert session.agent.in_numpy == (torch_compile == "auto")
+print(*{"torch._dynamo", "torch._inductor", "sympy"} & sys.modules.keys())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "torch_compile"),
+    [
+        ("ppo/ppo_cartpole", "false"),
+        ("ppo/ppo_pendulum", "auto"),
+        ("dqn/dqn_cartpole", "auto"),
+        ("sac/sac_pendulum", "auto"),
+    ],
+)
+def test_the_compiler_is_not_imported_where_nothing_is_compiled(tmp_path, name, torch_compile):
+    """It takes 70 MB, and a second."""
+    args = [f"benchmark/{name}.json", name.split("/")[1], torch_compile, str(tmp_path)]
+    ran = subprocess.run([sys.executable, "-c", SHORT_RUN, *args], capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), ran.returncode) == ("", 0), ran.stderr
 
 
 def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, log_messages):

@@ -2,9 +2,8 @@
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
-from slm_lab.agent.net.distribution import Categorical, Numbers, to_numpy
+from slm_lab.agent.net.distribution import Categorical, Numbers, one_hot, to_numpy
 
 
 def greedy(q: Numbers) -> np.ndarray:
@@ -54,4 +53,4 @@ def probabilities(policy: str, q: Tensor, explore_var: float) -> Tensor:
     if policy == "boltzmann":
         return (q / explore_var).softmax(-1)
     num_actions = q.shape[-1]
-    return (1 - explore_var) * functional.one_hot(q.argmax(-1), num_actions) + explore_var / num_actions
+    return (1 - explore_var) * one_hot(q.argmax(-1), num_actions) + explore_var / num_actions

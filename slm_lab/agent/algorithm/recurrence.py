@@ -96,7 +96,7 @@ class HiddenState:
         if not self.size or self.seq_len is None:
             return memory.sample(frame=frame)
         index = memory.sample(memory.batch_size // self.seq_len, frame).index
-        drawn = memory.windows(index.numpy(), self.seq_len)
+        drawn = memory.windows(index, self.seq_len)
         whole = History(drawn.obs, drawn.first, None, rows=drawn.next_place)
         obs = whole._replace(obs=whole.obs[: self.seq_len], first=whole.first[: self.seq_len], rows=drawn.place)
         histories: dict[str, Any] = {"obs": obs, "next_obs": whole}

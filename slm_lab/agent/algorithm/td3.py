@@ -78,7 +78,9 @@ class TD3:
         critic_metrics, policy_metrics = [], []
         for _ in range(self.spec.training_iter or self.setting.num_envs):
             batch = self.memory.sample(frame=frame)
-            noise = torch.empty_like(batch.action).normal_(generator=self.generators["noise"])
+            noise = torch.empty(batch.action.shape, device=self.setting.device).normal_(
+                generator=self.generators["noise"]
+            )
             row = self.critic_learner.step(*batch[:-1], noise)
             self.memory.update_priorities(batch.index, row.pop("error"))
             critic_metrics.append(row)

@@ -58,21 +58,20 @@ class PrioritizedReplay(Replay):
             ValueError: there is none yet.
         """
         batch = super().sample(batch_size)
-        probability = self.tree.leaves[batch.index.numpy()] / self.tree.total
+        probability = self.tree.leaves[batch.index] / self.tree.total
         weight = (self.size * probability) ** -self.beta(frame)
-        return batch._replace(weight=self._to_device((weight / weight.max()).astype(np.float32)))
+        return batch._replace(weight=self._there((weight / weight.max()).astype(np.float32)))
 
-    def update_priorities(self, index: torch.Tensor, error: torch.Tensor) -> None:
+    def update_priorities(self, index: np.ndarray, error: torch.Tensor) -> None:
         """Set priorities after a gradient step.
 
         Args:
             index: [B], of a batch.
             error: [B], how far off the values of its transitions were.
         """
-        row = index.numpy()
         priority = (np.abs(error.detach().cpu().numpy().astype(np.float64)) + self.epsilon) ** self.alpha
         self._largest = max(self._largest, float(priority.max()))
-        self.tree.set(row, priority * self.valid[row])
+        self.tree.set(index, priority * self.valid[index])
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on exactly. The big tensors are views: use them before the next `add`."""

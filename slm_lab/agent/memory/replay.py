@@ -17,24 +17,30 @@ if TYPE_CHECKING:
     from slm_lab.env.vec_env import Step
 
 
-class ReplayBatch(NamedTuple):
-    """B transitions, on the memory's device but for `index`."""
+Numbers = np.ndarray | torch.Tensor
 
-    obs: torch.Tensor
+
+class ReplayBatch(NamedTuple):
+    """B transitions: tensors on the memory's GPU, or arrays where there is none, as a `Learner` takes both.
+
+    For recurrent nets all are tensors, with a `History` in the place of obs and next_obs.
+    """
+
+    obs: Numbers
     """[B, *obs]."""
-    action: torch.Tensor
+    action: Numbers
     """[B, *action] int64, or float32 where actions are continuous."""
-    reward: torch.Tensor
+    reward: Numbers
     """[B] float32, discounted over the steps up to `next_obs`: sum gamma^j r_j."""
-    discount: torch.Tensor
+    discount: Numbers
     """[B] float32, of the value of `next_obs`: gamma to the power of the steps; 0 where the episode terminated. Where
     it was truncated the value counts, as `next_obs` is the true last observation."""
-    next_obs: torch.Tensor
+    next_obs: Numbers
     """[B, *obs] what truly followed, never the first observation of the next episode."""
-    weight: torch.Tensor
+    weight: Numbers
     """[B] float32, of each transition in the loss."""
-    index: torch.Tensor
-    """[B] int64 on the CPU; where the transitions lie in the memory."""
+    index: np.ndarray
+    """[B] int64, where the transitions lie in the memory."""
 
 
 class Windows(NamedTuple):
@@ -54,8 +60,8 @@ class Windows(NamedTuple):
     """[M] int64, l * B + b: where in `obs` the observation of a transition is."""
     next_place: torch.Tensor
     """[M] int64, where in `obs` the one is that followed its n steps."""
-    index: torch.Tensor
-    """[M] int64 on the CPU; where the transitions lie in the memory."""
+    index: np.ndarray
+    """[M] int64, where the transitions lie in the memory."""
 
 
 class Replay:
@@ -115,7 +121,7 @@ class Replay:
         self.size = 0
         self.device = torch.device(device)
         self._on_cpu = self.device.type == "cpu"
-        self._ones = torch.ones(batch_size, device=self.device)
+        self._ones = self._there(np.ones(batch_size, np.float32))
         self._obs_shape, self._frame_shape = shape_of(obs_space), self._frame.shape[1:]
         self._rng = np.random.default_rng(seed)
         self._window = np.arange(1 - frame_stack, 2) * num_envs  # from a transition's row to its k + 1 frames
@@ -201,12 +207,12 @@ class Replay:
             obs, next_obs = self._obs(index), self._obs(last + self.num_envs)
         return ReplayBatch(
             obs=obs,
-            action=self._to_device(self._action.take(index, axis=0)),
-            reward=self._to_device(reward),
-            discount=self._to_device(discount),
+            action=self._there(self._action.take(index, axis=0)),
+            reward=self._there(reward),
+            discount=self._there(discount),
             next_obs=next_obs,
-            weight=self._ones if len(index) == self.batch_size else torch.ones(len(index), device=self.device),
-            index=torch.from_numpy(index),
+            weight=self._ones if len(index) == self.batch_size else self._there(np.ones(len(index), np.float32)),
+            index=index,
         )
 
     def windows(self, index: np.ndarray, length: int) -> Windows:
@@ -232,10 +238,10 @@ class Replay:
             discount=self._to_device(discount),
             place=self._to_device(place),
             next_place=self._to_device(place + steps * count),
-            index=torch.from_numpy(row),
+            index=row,
         )
 
-    def update_priorities(self, index: torch.Tensor, error: torch.Tensor) -> None:
+    def update_priorities(self, index: np.ndarray, error: torch.Tensor) -> None:
         """Do nothing: how far off the values of a batch were does not matter here."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -334,20 +340,20 @@ class Replay:
         """View [N, *obs] as [N, k, *frame]."""
         return obs.reshape(len(obs), self.frame_stack, *self._frame_shape)
 
-    def _obs_and_next(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _obs_and_next(self, index: np.ndarray) -> tuple[Numbers, Numbers]:
         """Return obs and next_obs [B, *obs] of the transitions at `index`."""
         if self.frame_stack == 1:
             return self._obs(index), self._obs(index + self.num_envs)
         # views of a block [B, k + 1, *frame]: they share all frames but one each
-        block = self._to_device(self._take(index[:, None] + self._window))
+        block = self._there(self._take(index[:, None] + self._window))
         shape = (len(index), *self._obs_shape)
         return block[:, :-1].reshape(shape), block[:, 1:].reshape(shape)
 
-    def _obs(self, row: np.ndarray) -> torch.Tensor:
+    def _obs(self, row: np.ndarray) -> Numbers:
         """Return the observations [B, *obs] whose newest frames stand at the flat rows `row`."""
         if self.frame_stack == 1:
-            return self._to_device(self._take(row))
-        return self._to_device(self._stacked(row).reshape(len(row), *self._obs_shape))
+            return self._there(self._take(row))
+        return self._there(self._stacked(row).reshape(len(row), *self._obs_shape))
 
     def _stacked(self, row: np.ndarray) -> np.ndarray:
         """Return the windows [*row, k, *frame] whose newest frames stand at `row`."""
@@ -355,6 +361,9 @@ class Replay:
 
     def _take(self, row: np.ndarray) -> np.ndarray:
         return self._frame.take(row, axis=0, mode="wrap")
+
+    def _there(self, array: np.ndarray) -> Numbers:
+        return array if self._on_cpu else self._to_device(array)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

@@ -41,7 +41,7 @@ class AdamOf:
     def state(self) -> AdamState | None:
         """Return the state; None where it is no Adam, or workers share the step."""
         group, optimizer = self.group, self.group.optimizer
-        if not isinstance(optimizer, Adam) or group.take_step != optimizer.step:
+        if not isinstance(optimizer, Adam) or not group.steps_alone:
             return None
         if self._source is not optimizer.state:
             states = [optimizer.state[parameter] for parameter in group.parameters if parameter in optimizer.state]

@@ -212,8 +212,13 @@ def gumbel_softmax(policy: Categorical, noise: Tensor) -> Tensor:
         One-hot actions, `[..., n]`.
     """
     relaxed = (policy.log_p + noise).softmax(-1)
-    hard = functional.one_hot(relaxed.argmax(-1), relaxed.shape[-1])
+    hard = one_hot(relaxed.argmax(-1), relaxed.shape[-1])
     return hard + (relaxed - relaxed.detach())
+
+
+def one_hot(index: Tensor, width: int) -> Tensor:
+    """Return 1 at each index, else 0, `[..., width]` float32. torch looks at the numbers for it, and waits for them."""
+    return (index.unsqueeze(-1) == torch.arange(width, device=index.device)).float()
 
 
 class LogNormal(_LocScale):

@@ -4,12 +4,15 @@ import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim import Optimizer
 
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.fallback import NotInNumpy, OrPlain
@@ -56,7 +59,13 @@ class ParameterGroup:
         self.clip, self.optim_spec = spec.clip_grad_val, spec.optim_spec
         self.optimizer = make_optimizer(self.parameters, spec.optim_spec)
         self.scheduler = make_lr_scheduler(self.optimizer, spec.lr_scheduler_spec)
-        self.take_step: Callable[[], object] = self.optimizer.step
+        self._own_step = partial(take_step, self.optimizer)
+        self.take_step: Callable[[], object] = self._own_step
+
+    @property
+    def steps_alone(self) -> bool:
+        """Whether no other worker has a part in its steps."""
+        return self.take_step is self._own_step
 
     @property
     def lr(self) -> float:
@@ -151,13 +160,13 @@ class Learner:
         self._compiled = OrPlain("the step", CompiledStep(self.loss, self.nets, self.groups, backend), self._plain)
 
     def step(self, *batch: Any) -> dict[str, Any]:
-        """Take one gradient step on `batch`; return the loss and its metrics.
+        """Take one gradient step on `batch`, of tensors and arrays; return the loss and its metrics.
 
         They are detached, and still on the device; a single number may be a plain one.
         """
         for module in self._in_training:
             module.train()
-        metrics = self._take(batch) if self.opt_steps else self._plain(*batch)
+        metrics = self._take(batch) if self.opt_steps else self._plain(*as_tensors(batch))
         for module in self._in_training:
             module.eval()
         self.opt_steps += len(self.groups)
@@ -170,7 +179,8 @@ class Learner:
             except NotInNumpy as reason:
                 logger.debug("a gradient step is left to torch: {}", reason)
                 self._numpy = None
-        return self._plain(*batch) if self._compiled is None else self._compiled(*batch)
+        by_torch = self._plain if self._compiled is None else self._compiled
+        return by_torch(*as_tensors(batch))
 
     def _plain(self, *batch: Any) -> dict[str, Tensor]:
         gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)
@@ -209,6 +219,11 @@ def differentiate(
     return gradients, {name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()}
 
 
+def as_tensors(batch: Sequence[Any]) -> list[Any]:
+    """Return a batch with tensors in the place of arrays, on the same memory."""
+    return [torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in batch]
+
+
 def by_group(groups: Sequence[ParameterGroup], gradients: Sequence[T]) -> list[tuple[ParameterGroup, list[T]]]:
     """Give each group the gradients of its parameters."""
     rest = iter(gradients)
@@ -235,7 +250,7 @@ def largest(norms: Iterable[Tensor | None]) -> dict[str, Tensor]:
 class LinearToZero:
     """Falls in a straight line from the optimiser's learning rate to 0 at `frame`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, frame: float) -> None:
+    def __init__(self, optimizer: Optimizer, frame: float) -> None:
         self.optimizer, self.end, self.floor = optimizer, frame, 0.0
         self.start = [group["lr"] for group in optimizer.param_groups]
 
@@ -255,7 +270,7 @@ class LinearToZero:
 class LinearToMin(LinearToZero):
     """Falls in a straight line from the optimiser's learning rate to `min_factor` times it at `frame`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, frame: float, min_factor: float) -> None:
+    def __init__(self, optimizer: Optimizer, frame: float, min_factor: float) -> None:
         super().__init__(optimizer, frame)
         self.floor = min_factor
 
@@ -292,21 +307,32 @@ class TorchScheduler:
             self.scheduler.load_state_dict(restored)
 
 
-def make_optimizer(parameters: list[nn.Parameter], spec: Mapping[str, Any]) -> torch.optim.Optimizer:
+# torch keeps its compiler out of these, and imports it to do so: a second, and 70 MB
+for _method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict, Optimizer.zero_grad):
+    _plain: Any = inspect.unwrap(_method)
+    setattr(_plain, "__dynamo_disable", _plain)
+
+
+@torch.no_grad()
+def take_step(optimizer: Optimizer) -> None:
+    """Take a step of `optimizer`, without the compiler that torch imports to keep it out."""
+    inspect.unwrap(type(optimizer).step)(optimizer)
+    vars(optimizer)["_opt_called"] = True  # torch's schedulers look for it
+
+
+def make_optimizer(parameters: list[nn.Parameter], spec: Mapping[str, Any]) -> Optimizer:
     """Build an optimiser of `torch.optim` by name, e.g. `{"name": "Adam", "lr": 3e-4}`; fused where torch offers it.
 
     Raises:
         SpecError: there is no such optimiser, it cannot be used here, or it does not take these arguments.
     """
     place = "agent.net.optim_spec"
-    cls = _by_name(spec["name"], _classes(torch.optim, torch.optim.Optimizer), place)
+    cls = _by_name(spec["name"], _classes(torch.optim, Optimizer), place)
     fused = "fused" in inspect.signature(cls).parameters and not {"fused", "foreach", "differentiable"} & spec.keys()
     return _build(cls, parameters, {**spec, "fused": True} if fused else spec, place)
 
 
-def make_lr_scheduler(
-    optimizer: torch.optim.Optimizer, spec: Mapping[str, Any] | None
-) -> LinearToZero | TorchScheduler:
+def make_lr_scheduler(optimizer: Optimizer, spec: Mapping[str, Any] | None) -> LinearToZero | TorchScheduler:
     """Build `LinearToZero`, `LinearToMin` or a scheduler of `torch.optim.lr_scheduler` by name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A gradient by numpy: what torch's tracer sees of a loss and of its backward pass, as a graph of numpy's functions.
+"""A gradient by numpy: the operations of a loss and of its backward pass, as a graph of numpy's functions.
 
 Of a small net's gradient step, torch spends most on the way to its kernels, and its library for products is slow at
 small ones. numpy takes a third of the time, and the graph is there in a fraction of a second, where a compiler takes
@@ -14,21 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from slm_lab.agent.net.fallback import NotInNumpy
 
 _aten: Any = torch.ops.aten
 _MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
 _FOUND: Any = {**core_aten_decompositions(), **get_decompositions(_MORE)}
-_KEPT = [
-    _aten.threshold_backward.default,
-    _aten.huber_loss.default,
-    _aten.huber_loss_backward.default,
-    _aten.smooth_l1_loss.default,
-    _aten.smooth_l1_loss_backward.default,
-]
-_SIMPLER = {name: do for name, do in _FOUND.items() if not name._schema.is_mutable and name not in _KEPT}
+_SIMPLER = {name: do for name, do in _FOUND.items() if not name._schema.is_mutable}
 """How torch writes operations in simpler ones. Those in place stay as they are, and are seen to by `_in_new_place`."""
 
 
@@ -42,18 +36,95 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], differentiable
 
     Raises:
         NotInNumpy: something is changed in place that others look at.
-        Exception: of any kind, where the function looks at a number, or at a tensor that is not among its inputs.
+        Exception: of any kind, where an operation is not one of torch's own.
     """
-    detached = [x.detach() for x in inputs]
-    leaves = [x.requires_grad_() for x in detached[:differentiable]]
-    # fake tensors: a look at a number, which would become a constant, is an error
-    traced = make_fx(function, decomposition_table=_SIMPLER, tracing_mode="fake")
-    module = traced(*leaves, *detached[differentiable:])
-    for node in module.graph.nodes:
+    copies = [x.detach().clone() for x in inputs]  # the same memory would be the same tensor
+    for leaf in copies[:differentiable]:
+        leaf.requires_grad_()
+    recorder = _Recorder(copies)
+    with recorder:
+        outputs = function(*copies)
+    graph = recorder.graph
+    graph.output([None if out is None else recorder.node_of(out) for out in outputs])
+    for node in graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem and node.target._schema.is_mutable:
             node.target = _in_new_place(node)
-    module.graph.eliminate_dead_code()
-    return module
+    graph.eliminate_dead_code()
+    return fx.GraphModule(recorder.constants, graph)
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation below torch's autograd, in simpler ones where torch knows how, as nodes of a graph.
+
+    torch's own tracer does so too, but imports the compiler: a second, and 70 MB. Here operations are carried out as
+    well, and a tensor is known by its place in memory, as autograd makes new ones of those that it keeps.
+
+    Args:
+        inputs: the tensors whose operations are of interest.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.graph, self.constants = fx.Graph(), dict[str, Tensor]()
+        self._nodes: dict[Any, fx.Node] = {}
+        self._kept: list[Tensor] = []  # so that no place is taken twice
+        for index, x in enumerate(inputs):
+            self._note(x, self.graph.placeholder(f"x{index}"))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # it is asked by torch: to keep its compiler out, it would import it
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Carry out and write down `func`, or what it comes to in simpler operations."""
+        kwargs = kwargs or {}
+        if func not in _TABLE:
+            with self:  # operations within are seen as well
+                found = _SIMPLER[func](*args, **kwargs) if func in _SIMPLER else func.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise NotInNumpy(f"{func}, which draws numbers")
+        if torch.Tag.data_dependent_output in func.tags:
+            raise NotInNumpy(f"{func}, as what follows hangs on a number")
+        if func is _aten.lift_fresh.default:  # a number that is written in the loss
+            name = f"written{len(self.constants)}"
+            self.constants[name] = args[0]
+            node = self.graph.get_attr(name)
+        else:
+            node = self.graph.call_function(func, *tree_map(self._node_or_number, (args, kwargs)))
+        found = func(*args, **kwargs)
+        if isinstance(found, Tensor):
+            self._note(found, node)
+        else:
+            node.meta["val"] = found
+            for index, part in enumerate(found):
+                if isinstance(part, Tensor):
+                    self._note(part, self.graph.call_function(operator.getitem, (node, index)))
+        return found
+
+    def node_of(self, x: Tensor) -> fx.Node:
+        """Return the node whose result is `x`.
+
+        Raises:
+            NotInNumpy: there is none.
+        """
+        found = self._nodes.get(_place(x))
+        if found is None:
+            raise NotInNumpy("a tensor that is neither in the nets nor in the batch")
+        return found
+
+    def _node_or_number(self, x: Any) -> Any:
+        return self.node_of(x) if isinstance(x, Tensor) else x
+
+    def _note(self, x: Tensor, node: fx.Node) -> None:
+        node.meta["val"] = x
+        self._nodes[_place(x)] = node
+        self._kept.append(x)
+
+
+def _place(x: Tensor) -> Any:
+    return x.data_ptr(), x.shape, x.stride(), x.dtype
 
 
 def _in_new_place(node: fx.Node) -> Any:
@@ -153,8 +224,6 @@ class NumpyProgram:
 
     def _translate(self, node: fx.Node) -> Any:
         target: Any = node.target
-        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
-            raise NotInNumpy(f"{target}, which draws numbers")
         if not node.all_input_nodes:
             return self.constant(target(*node.args, **node.kwargs))
         if target not in _TABLE:
@@ -205,6 +274,11 @@ def min_over(x: np.ndarray, axes: Any, keep: bool) -> Any:
 def logistic(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    """Return log(1 + exp(x))."""
+    return np.where(x > 20, x, np.log1p(np.exp(x)))
 
 
 def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray:
@@ -352,6 +426,48 @@ def _softmax(program: NumpyProgram, meta: Tensor, x: fx.Node, axis: int, _half: 
     return program.call(operator.truediv, power, _summed(program, meta, power, axis, True))
 
 
+def _log_softmax_gradient(
+    program: NumpyProgram, meta: Tensor, above: fx.Node, result: fx.Node, axis: int, _dtype: Any
+) -> fx.Node:
+    total = _summed(program, meta, above, axis, True)
+    return program.call(operator.sub, above, program.call(operator.mul, program.call(np.exp, result), total))
+
+
+def _softmax_gradient(
+    program: NumpyProgram, meta: Tensor, above: fx.Node, result: fx.Node, axis: int, _dtype: Any
+) -> fx.Node:
+    weighted = program.call(operator.mul, above, result)
+    total = _summed(program, meta, weighted, axis, True)
+    return program.call(operator.sub, weighted, program.call(operator.mul, result, total))
+
+
+def _sigmoid_gradient(program: NumpyProgram, _meta: Tensor, above: fx.Node, result: fx.Node) -> fx.Node:
+    slope = program.call(operator.mul, result, program.call(operator.sub, program.constant(np.float32(1)), result))
+    return program.call(operator.mul, above, slope)
+
+
+def _softplus(program: NumpyProgram, _meta: Tensor, x: fx.Node, beta: float = 1, threshold: float = 20) -> fx.Node:
+    _only_standard(program, beta, threshold)
+    return program.call(softplus, x)
+
+
+def _softplus_gradient(
+    program: NumpyProgram, _meta: Tensor, above: fx.Node, x: fx.Node, beta: float, threshold: float
+) -> fx.Node:
+    _only_standard(program, beta, threshold)
+    return program.call(operator.mul, above, program.call(logistic, x))
+
+
+def _only_standard(program: NumpyProgram, beta: Any, threshold: Any) -> None:
+    if program.number(beta) != 1 or program.number(threshold) != 20:
+        raise NotInNumpy("softplus with another beta or threshold")
+
+
+def _tanh_gradient(program: NumpyProgram, _meta: Tensor, above: fx.Node, result: fx.Node) -> fx.Node:
+    square = program.call(operator.mul, result, result)
+    return program.call(operator.mul, above, program.call(operator.sub, program.constant(np.float32(1)), square))
+
+
 def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> fx.Node:
     number = program.number(exponent)
     if number in (1, 2):
@@ -412,6 +528,12 @@ def _put(
     return program.call(put, x, _along(program, x, axis, slice(start, end, step)), part)
 
 
+def _stacked(program: NumpyProgram, meta: Tensor, parts: Sequence[fx.Node], axis: int = 0) -> fx.Node:
+    shape = list(meta.shape)
+    shape[axis] = 1
+    return program.call(np.concatenate, tuple(_in_shape(program, part, tuple(shape)) for part in parts), axis)
+
+
 def _split(program: NumpyProgram, _meta: Any, x: fx.Node, sizes: Sequence[int], axis: int = 0) -> list[fx.Node]:
     places = [slice(int(end) - size, int(end)) for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
     return [program.call(operator.getitem, x, _along(program, x, axis, place)) for place in places]
@@ -461,6 +583,22 @@ _TWO = {
 """Of two tensors, or of a tensor and a number."""
 _huber, _huber_gradient = _bent(_same)
 _smooth_l1, _smooth_l1_gradient = _bent(_scaled(operator.truediv))
+
+
+def _square_error(program: NumpyProgram, _meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1) -> fx.Node:
+    _no_reduction(reduction)
+    error = program.call(operator.sub, x, y)
+    return program.call(operator.mul, error, error)
+
+
+def _square_error_gradient(
+    program: NumpyProgram, _meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int
+) -> fx.Node:
+    _no_reduction(reduction)
+    twice = program.call(operator.mul, program.constant(np.float32(2)), above)
+    return program.call(operator.mul, program.call(operator.sub, x, y), twice)
+
+
 _ELEMENTWISE: dict[Any, Translation] = {
     **{getattr(getattr(_aten, name), of): do for name, do in _TWO.items() for of in ("Tensor", "Scalar")},
     _aten.abs.default: _by(np.absolute),
@@ -486,16 +624,22 @@ _ELEMENTWISE: dict[Any, Translation] = {
     _aten.masked_fill.Scalar: lambda program, _meta, x, mask, filler: program.call(np.where, mask, filler, x),
     _aten.maximum.default: _by(np.maximum),
     _aten.minimum.default: _by(np.minimum),
+    _aten.mse_loss.default: _square_error,
+    _aten.mse_loss_backward.default: _square_error_gradient,
     _aten.neg.default: _by(operator.neg),
     _aten.pow.Tensor_Scalar: _power,
     _aten.relu.default: lambda program, meta, x: _clamped(program, meta, x, program.constant(np.float32(0))),
     _aten.rsqrt.default: lambda program, _meta, x: program.call(operator.truediv, 1, program.call(np.sqrt, x)),
     _aten.sigmoid.default: _by(logistic),
+    _aten.sigmoid_backward.default: _sigmoid_gradient,
     _aten.sign.default: _by(np.sign),
     _aten.smooth_l1_loss.default: _smooth_l1,
     _aten.smooth_l1_loss_backward.default: _smooth_l1_gradient,
+    _aten.softplus.default: _softplus,
+    _aten.softplus_backward.default: _softplus_gradient,
     _aten.sqrt.default: _by(np.sqrt),
     _aten.tanh.default: _by(np.tanh),
+    _aten.tanh_backward.default: _tanh_gradient,
     _aten.threshold_backward.default: _by(where_above),
     _aten.where.self: _by(np.where),
     operator.getitem: lambda _program, _meta, parts, index: parts[index],
@@ -511,7 +655,9 @@ _TABLE: dict[Any, Translation] = {
     **_ELEMENTWISE,
     **_VIEWS,
     _aten._log_softmax.default: _log_softmax,
+    _aten._log_softmax_backward_data.default: _log_softmax_gradient,
     _aten._softmax.default: _softmax,
+    _aten._softmax_backward_data.default: _softmax_gradient,
     _aten.addmm.default: _layer,
     _aten.amax.default: _highest,
     _aten.amin.default: _lowest,
@@ -529,6 +675,7 @@ _TABLE: dict[Any, Translation] = {
     _aten.slice.Tensor: _sliced,
     _aten.slice_scatter.default: _put,
     _aten.split_with_sizes.default: _split,
+    _aten.stack.default: _stacked,
     _aten.sum.default: _summed,
     _aten.sum.dim_IntList: _summed,
     _aten.var.correction: _variance,

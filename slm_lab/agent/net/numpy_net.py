@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 LARGEST_LAYER = 128 * 128
 """Weights of a layer up to which numpy is the faster one, whatever the number of rows."""
@@ -23,7 +24,8 @@ def _relu(x: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def numpy_sees(x: Any) -> TypeGuard[Tensor]:
     """Tell whether `x` is a tensor in the CPU's memory, and none that a compiler or a tracer looks at."""
-    return not torch.compiler.is_compiling() and type(x) is Tensor and x.is_cpu
+    watched = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    return not watched and type(x) is Tensor and x.is_cpu
 
 
 class Tanh(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.utils import stateless
 
 from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.fallback import NotInNumpy
-from slm_lab.agent.net.learner import Loss, ParameterGroup, by_group, differentiate
+from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
 
 TOLERANCE = 1e-3
@@ -43,7 +43,7 @@ class NumpyStep:
         self._steps: list[_StepOf] = []
 
     def __call__(self, *batch: Any) -> dict[str, Any]:
-        """Take one step on `batch`, tensors on the CPU; return the loss, its metrics, and the largest clipped norm.
+        """Take one step on `batch`, arrays or tensors on the CPU; return loss, metrics, and the largest clipped norm.
 
         Raises:
             NotInNumpy: it cannot be done, and nothing has been changed.
@@ -52,7 +52,7 @@ class NumpyStep:
         shapes = tuple([(x.shape, x.dtype) for x in arrays])
         with np.errstate(all="ignore"):  # training that diverges is told of elsewhere
             if shapes not in self._programs:
-                self._programs[shapes] = self._write(batch)
+                self._programs[shapes] = self._write(as_tensors(batch))
             program, names = self._programs[shapes]
             results = program.run(*self._values(), *arrays)
         count = len(self._trained)
@@ -114,7 +114,7 @@ class NumpyStep:
 def _arrays(batch: Sequence[Any]) -> list[np.ndarray]:
     try:
         # single numbers are faster than arrays of no dimension
-        return [x.numpy() if x.shape else x.numpy()[()] for x in batch]
+        return [x if type(x) is np.ndarray else x.numpy() if x.shape else x.numpy()[()] for x in batch]
     except AttributeError:  # it is no tensor
         raise NotInNumpy("sequences") from None
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn import functional
 
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.critics import Critics
-from slm_lab.agent.net.distribution import gumbel_softmax, squashed_sample
+from slm_lab.agent.net.distribution import gumbel_softmax, one_hot, squashed_sample
 from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.spec import AgentSpec, NetSpec, SpecError
 
@@ -77,8 +76,8 @@ class SoftPolicy(nn.Module):
         """Return actions `[B]` or `[B, k]` of the environment as the critics take them, and their share in K values."""
         if not self.discrete:
             return action, torch.ones_like(action[:, :1])
-        one_hot = functional.one_hot(action, self.width).float()
-        return (one_hot, torch.ones_like(one_hot[:, :1])) if self.relaxed else (one_hot[:, :0], one_hot)
+        hot = one_hot(action, self.width)
+        return (hot, torch.ones_like(hot[:, :1])) if self.relaxed else (hot[:, :0], hot)
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Return actions for the environment: a sample, or the mode (of a Gaussian: its tanh) without `rng`."""

@@ -6,7 +6,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.crossq import crossq_critic_loss
+from slm_lab.agent.memory.replay import ReplayBatch
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.learner import as_tensors
 
 CROSSQ = {"name": "CrossQ", "gamma": 0.5, "training_iter": 1, "training_start_step": 0, "fixed_alpha": 0.1}
 MEMORY = {"name": "Replay", "batch_size": 4, "max_size": 100}
@@ -24,7 +26,7 @@ def crossq(net=None, **keys):
 @pytest.mark.parametrize("keys", [{}, {"action_pdtype": "GumbelSoftmax"}])
 def test_both_halves_go_through_the_critics_as_one_batch(keys):
     algorithm = crossq(**keys)
-    nets, batch = algorithm.nets, algorithm.memory.sample()
+    nets, batch = algorithm.nets, ReplayBatch(*as_tensors(algorithm.memory.sample()))
     noise = nets.policy.noise(4, algorithm.generators["noise"])
     seen = []
     nets.critics.register_forward_hook(lambda _module, inputs, output: seen.append((inputs, output)))
@@ -47,7 +49,7 @@ def test_no_gradient_passes_through_the_target():
     nets, batch = algorithm.nets, algorithm.memory.sample()
     outputs = []
     nets.critics.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    loss, _ = crossq_critic_loss(nets, *batch[:-1], torch.empty(4, 0), loss_fn=MSE)
+    loss, _ = crossq_critic_loss(nets, *as_tensors(batch[:-1]), torch.empty(4, 0), loss_fn=MSE)
     (grad,) = torch.autograd.grad(loss, outputs[0])
     assert grad[:, :4].abs().sum() > 0
     assert not grad[:, 4:].any()

@@ -137,7 +137,7 @@ def test_a_net_without_a_state_gets_the_batch_as_it_is():
     memory = Replay(**SPACES, num_envs=N, max_size=60, batch_size=8, seed=0)
     memory.add(*Life(net_of()).step()[:3])
     batch = HiddenState(0, N, None, CPU).sample(memory, frame=0)
-    assert isinstance(batch.obs, torch.Tensor)
+    assert isinstance(batch.obs, np.ndarray)
     assert len(batch.obs) == 8
 
 

@@ -3,12 +3,13 @@ from collections import Counter
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_stream import Stream
+from torch.testing import assert_close
 
 from slm_lab.agent.memory.replay import Replay
+from slm_lab.agent.net.learner import as_tensors
 from slm_lab.env import make_env
 from slm_lab.env.vec_env import Step
 from slm_lab.experiment.checkpoint import Checkpoints
@@ -46,15 +47,13 @@ def fill(memory, stream, steps):
 
 def assert_happened(batch, stream):
     for obs, action, reward, discount, next_obs, *_ in zip(*batch, strict=True):
-        true = stream.happened[obs.numpy().tobytes()]
+        true = stream.happened[obs.tobytes()]
         assert (int(action), float(reward), float(discount)) == (true.action, true.reward, 1.0 - true.terminated)
-        assert next_obs.numpy().tobytes() == true.next_obs
+        assert next_obs.tobytes() == true.next_obs
 
 
 def assert_same(one, other):
-    for a, b in zip(one, other, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+    assert_close(one, other, rtol=0, atol=0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -79,7 +78,7 @@ def test_all_that_fits_is_kept(stream, steps, extra_rows):
     kept = {obs for obs, t in stream.happened.items() if t.row - (stream.k - 1) > newest[t.env] - rows}
     held = memory.batch(np.flatnonzero(memory.valid))
     assert_happened(held, stream)
-    assert {obs.numpy().tobytes() for obs in held.obs} == kept
+    assert {obs.tobytes() for obs in held.obs} == kept
     assert memory.size == len(held.obs) == len(kept)
 
 
@@ -97,18 +96,18 @@ def test_windows_show_what_came_one_after_another(stream, steps, extra_rows, len
     if not memory.size:
         return
     drawn = memory.sample(5).index
-    windows = memory.windows(drawn.numpy(), length)
+    windows = memory.windows(drawn, length)
     assert windows.obs.shape == (length + num_steps, 5, *stream.obs_space.shape)
     shown, first = windows.obs.flatten(0, 1), windows.first.flatten()
     # the transitions are those of the rows from each that was drawn on, each once
-    rows = (drawn + torch.arange(length)[:, None] * stream.num_envs) % memory.capacity
-    valid = torch.from_numpy(memory.valid)[rows].flatten()
-    assert torch.equal(windows.place, valid.nonzero().flatten())
-    assert torch.equal(windows.index, rows.flatten()[windows.place])
-    expected = memory.batch(windows.index.numpy())
+    rows = (drawn + np.arange(length)[:, None] * stream.num_envs) % memory.capacity
+    valid = memory.valid[rows].flatten()
+    assert_same(windows.place.numpy(), np.flatnonzero(valid))
+    assert_same(windows.index, rows.flatten()[valid])
+    expected = memory.batch(windows.index)
     assert_same(
         (shown[windows.place], windows.action, windows.reward, windows.discount, shown[windows.next_place]),
-        expected[:5],
+        as_tensors(expected[:5]),
     )
     # what stands before a row without a beginning is what came before it
     places = set(windows.place.tolist())
@@ -192,13 +191,13 @@ def test_padding_of_the_first_window_comes_back_exact():
     none = np.zeros(1, bool)
     memory.add(first, np.zeros(1, int), Step(second, np.ones(1, np.float32), none, none, second))
     batch = memory.sample()
-    assert np.array_equal(batch.obs.numpy(), first)
-    assert np.array_equal(batch.next_obs.numpy(), second)
+    assert np.array_equal(batch.obs, first)
+    assert np.array_equal(batch.next_obs, second)
 
 
 @pytest.mark.parametrize(
     ("given_dtype", "kept"),
-    [(np.uint8, torch.uint8), (np.float32, torch.float32), (np.float64, torch.float32), (np.int64, torch.int64)],
+    [(np.uint8, np.uint8), (np.float32, np.float32), (np.float64, np.float32), (np.int64, np.int64)],
 )
 def test_observations_keep_their_dtype(given_dtype, kept):
     stream = Stream(dtype=given_dtype)
@@ -222,7 +221,7 @@ def test_continuous_and_multiple_actions_come_back():
         obs, _, step = stream.step()
         action = np.stack([space.sample(), space.sample()])
         memory.add(obs, action, step)
-        assert np.array_equal(memory.batch(np.arange(2)).action.numpy(), action)
+        assert np.array_equal(memory.batch(np.arange(2)).action, action)
 
 
 def test_combined_experience_replay_ends_the_batch_with_what_is_new():
@@ -232,11 +231,11 @@ def test_combined_experience_replay_ends_the_batch_with_what_is_new():
     memory.sample(8)
     fill(memory, stream, 3)
     newest = [stream.order[env][-age] for age in (3, 2, 1) for env in (0, 1)]
-    assert [obs.numpy().tobytes() for obs in memory.sample(8).obs][2:] == newest
-    assert [obs.numpy().tobytes() for obs in memory.sample(8).obs][2:] != newest, "they are new only once"
+    assert [obs.tobytes() for obs in memory.sample(8).obs][2:] == newest
+    assert [obs.tobytes() for obs in memory.sample(8).obs][2:] != newest, "they are new only once"
     fill(memory, stream, 9)
     newest = [stream.order[env][-age] for age in (2, 1) for env in (0, 1)]
-    assert [obs.numpy().tobytes() for obs in memory.sample(4).obs] == newest, "no more than the batch holds"
+    assert [obs.tobytes() for obs in memory.sample(4).obs] == newest, "no more than the batch holds"
 
 
 @settings(max_examples=30, deadline=None)
@@ -322,7 +321,7 @@ def test_transitions_of_a_real_environment_come_back(name, steps):
     env.close()
     held = memory.batch(np.flatnonzero(memory.valid))
     assert ended > 1
-    assert Counter(transition(*(part.numpy() for part in row[:5])) for row in zip(*held, strict=True)) == happened
+    assert Counter(transition(*row[:5]) for row in zip(*held, strict=True)) == happened
 
 
 def transition(obs, action, reward, discount, next_obs):
