@@ -44,8 +44,8 @@ SAVE_SHARE = 0.02
 this share of the time: a replay memory of gigabytes is not written every few seconds."""
 
 STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 2_000
-"""Gradient steps that earn back the 10 to 40 s that it takes to compile them. One saves 0.2 ms or more; through
-convolutions, 20 ms or more."""
+"""Gradient steps that earn back the 10 to 40 s that it takes to compile them: one saves 0.2 ms or more. Through
+convolutions more is saved on a GPU, and nothing on a CPU, where it is torch's library for them that takes the time."""
 
 PRODUCT_OF_A_THREAD = 2**22
 """Multiplications of one matrix product that each thread is to have: SAC with two layers of 256 gains 1.6 times by a
@@ -232,7 +232,9 @@ class Session:
             return
         first_frame, first_steps = self._learned_first
         to_come = (steps - first_steps) / (frame - first_frame) * (self.spec.env.max_frame - frame)
-        enough = CONV_STEPS_TO_COMPILE if self.agent.convolves else STEPS_TO_COMPILE
+        enough: float = STEPS_TO_COMPILE
+        if self.agent.convolves:
+            enough = math.inf if self.agent.device.type == "cpu" else CONV_STEPS_TO_COMPILE
         self.compiled = to_come >= enough and not self.agent.recurrent and not self.agent.in_numpy
         if self.compiled:
             logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)

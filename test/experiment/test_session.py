@@ -307,9 +307,16 @@ def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
     assert len(compiled) == 2
 
 
-def test_convolutions_are_worth_compiling_sooner(tmp_path, monkeypatch):
-    spec, seen = make_spec("DoubleDQN", env="ALE/Pong-v5", net=CONV, max_frame=200), []
+@pytest.mark.parametrize(("device", "worth"), [("cuda", True), ("cpu", False)])
+def test_convolutions_are_worth_compiling_sooner_on_a_gpu_and_never_on_a_cpu(tmp_path, monkeypatch, device, worth):
     monkeypatch.setattr("slm_lab.experiment.session.CONV_STEPS_TO_COMPILE", 10)
-    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: seen.append(agent.gradient_steps))
-    run_session(spec, begin(tmp_path, spec))
-    assert seen == [2]
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: None)
+    spec = make_spec("DoubleDQN", env="ALE/Pong-v5", net=CONV, max_frame=200)
+    session = Session(spec, begin(tmp_path, spec).for_session(0))
+    session._build()
+    session.agent.device = torch.device(device)
+    session._judge_compiling()
+    session.clock.frame, session.agent.algorithm.learner.opt_steps = 100, 10
+    session._judge_compiling()
+    session._close()
+    assert session.compiled == worth
