@@ -475,29 +475,45 @@ def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> f
     return program.call(operator.pow, x, exponent)
 
 
-def _bent(slope: Translation) -> tuple[Translation, Translation]:
-    """Return a loss by distance and its gradient: half a square up to `bend`, from there the line that goes on.
+def _huber(program: NumpyProgram, _meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, delta: Any = 1.0) -> Any:
+    _no_reduction(reduction)
+    distance = program.call(np.absolute, program.call(operator.sub, x, y))
+    near = program.call(np.minimum, distance, delta)
+    half = program.call(operator.mul, near, program.constant(np.float32(0.5)))
+    return program.call(operator.mul, near, program.call(operator.sub, distance, half))
 
-    Args:
-        slope: (program, ..., x, bend): what becomes of `x` where the line is to have another slope than `bend`.
-    """
 
-    def loss(program: NumpyProgram, meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, bend: Any = 1.0) -> Any:
-        _no_reduction(reduction)
-        distance = program.call(np.absolute, program.call(operator.sub, x, y))
-        near = program.call(np.minimum, distance, bend)
-        half = program.call(operator.mul, near, program.constant(np.float32(0.5)))
-        return slope(program, meta, program.call(operator.mul, near, program.call(operator.sub, distance, half)), bend)
+def _huber_gradient(
+    program: NumpyProgram, meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int, delta: Any
+) -> fx.Node:
+    _no_reduction(reduction)
+    slope = _clamped(program, meta, program.call(operator.sub, x, y), program.call(operator.neg, delta), delta)
+    return program.call(operator.mul, above, slope)
 
-    def gradient(
-        program: NumpyProgram, meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int, bend: Any
-    ) -> Any:
-        _no_reduction(reduction)
-        least = program.call(operator.neg, bend)
-        near = program.call(np.minimum, program.call(np.maximum, program.call(operator.sub, x, y), least), bend)
-        return program.call(operator.mul, above, slope(program, meta, near, bend))
 
-    return loss, gradient
+def _smooth_l1(program: NumpyProgram, meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, beta: Any = 1.0) -> Any:
+    return _scaled(operator.truediv)(program, meta, _huber(program, meta, x, y, reduction, beta), beta)
+
+
+def _smooth_l1_gradient(
+    program: NumpyProgram, meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int, beta: Any
+) -> fx.Node:
+    gradient = _huber_gradient(program, meta, above, x, y, reduction, beta)
+    return _scaled(operator.truediv)(program, meta, gradient, beta)
+
+
+def _square_error(program: NumpyProgram, _meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1) -> fx.Node:
+    _no_reduction(reduction)
+    error = program.call(operator.sub, x, y)
+    return program.call(operator.mul, error, error)
+
+
+def _square_error_gradient(
+    program: NumpyProgram, _meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int
+) -> fx.Node:
+    _no_reduction(reduction)
+    twice = program.call(operator.mul, program.constant(np.float32(2)), above)
+    return program.call(operator.mul, program.call(operator.sub, x, y), twice)
 
 
 def _no_reduction(reduction: int) -> None:
@@ -581,24 +597,6 @@ _TWO = {
     "ge": _by(operator.ge),
 }
 """Of two tensors, or of a tensor and a number."""
-_huber, _huber_gradient = _bent(_same)
-_smooth_l1, _smooth_l1_gradient = _bent(_scaled(operator.truediv))
-
-
-def _square_error(program: NumpyProgram, _meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1) -> fx.Node:
-    _no_reduction(reduction)
-    error = program.call(operator.sub, x, y)
-    return program.call(operator.mul, error, error)
-
-
-def _square_error_gradient(
-    program: NumpyProgram, _meta: Tensor, above: fx.Node, x: fx.Node, y: fx.Node, reduction: int
-) -> fx.Node:
-    _no_reduction(reduction)
-    twice = program.call(operator.mul, program.constant(np.float32(2)), above)
-    return program.call(operator.mul, program.call(operator.sub, x, y), twice)
-
-
 _ELEMENTWISE: dict[Any, Translation] = {
     **{getattr(getattr(_aten, name), of): do for name, do in _TWO.items() for of in ("Tensor", "Scalar")},
     _aten.abs.default: _by(np.absolute),
