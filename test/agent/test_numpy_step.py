@@ -1,6 +1,7 @@
 """The gradient step of small nets by numpy."""
 
 import copy
+import gc
 import math
 from functools import partial
 
@@ -18,6 +19,7 @@ from torch.testing import assert_close
 from slm_lab.agent.net.build import ACTIVATIONS
 from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.agent.net.numpy_graph import _TABLE, NumpyProgram, trace
+from slm_lab.experiment.checkpoint import Checkpoints
 from slm_lab.spec.net import MLPNet
 
 FALLING = {"lr_scheduler_spec": {"name": "LinearToZero", "frame": 100}}
@@ -220,6 +222,69 @@ def test_it_goes_on_from_a_loaded_state():
     assert learner.in_numpy
 
 
+def test_it_goes_on_from_a_checkpoint(tmp_path):
+    checkpoints, batches = Checkpoints(tmp_path, "run", keep=1), torch.randn(4, 2, 3)
+
+    def both():
+        torch.manual_seed(0)
+        nets = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+        spec = MLPNet(hid_layers=[], optim_spec={"name": "Adam", "lr": 0.1}, clip_grad_val=0.1, **FALLING)
+        learner = Learner(
+            lambda nets, x: (nets[1](nets[0](x)).square().mean(), {}),
+            nets,
+            [ParameterGroup(net.parameters(), spec) for net in nets],
+        )
+        learner.use_numpy()
+        return nets, learner
+
+    nets, learner = both()
+    after(learner, nets, batches)
+    checkpoints.save(1, {"nets": nets.state_dict(), "learner": learner.state_dict()})
+    ends = after(learner, nets, batches)
+    nets, learner = both()
+    after(learner, nets, batches[:1])
+    _, state = checkpoints.load()
+    nets.load_state_dict(state["nets"])
+    learner.load_state_dict(state["learner"])
+    assert_close(after(learner, nets, batches), ends, rtol=0, atol=0)
+    assert learner.in_numpy
+
+
+def test_two_learners_may_step_by_one_optimiser():
+    ends = []
+    for by_numpy in (False, True):
+        net, one = make_learner(square)
+        other = Learner(square, net, one.groups)
+        for learner in (one, other) if by_numpy else ():
+            learner.use_numpy()
+        ends.append([after(learner, net, torch.eye(3).split(1)) for learner in (one, other, one)])
+        assert one.groups[0].optimizer.state[net.weight]["step"] == 9
+    assert_close(*ends)
+
+
+def test_weights_may_lie_in_another_order():
+    ends = []
+    for by_numpy in (False, True):
+        net = nn.Module()
+        net.weight = nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
+        spec = MLPNet(hid_layers=[], optim_spec={"name": "Adam", "lr": 0.1})
+        loss = lambda net, x: ((x @ net.weight).square().mean(), {})  # noqa: E731
+        learner = Learner(loss, net, [ParameterGroup(net.parameters(), spec)])
+        if by_numpy:
+            learner.use_numpy()
+        ends.append(after(learner, net, torch.eye(3).split(1)))
+    assert_close(*ends)
+
+
+def test_nothing_of_what_was_seen_is_kept():
+    net, learner = make_learner(square)
+    learner.use_numpy()
+    after(learner, net, torch.randn(2, 4096, 3))
+    gc.collect()
+    held = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and len(x.shape) == 2 and len(x) == 4096]
+    assert not held
+
+
 def test_it_goes_on_where_the_weights_have_moved():
     batches = torch.eye(3).split(1)
     ends = []
@@ -241,6 +306,8 @@ def test_it_goes_on_where_the_weights_have_moved():
         (lambda net, x: (net(x).sum() * (2 if net(x).sum() > 0 else 1), {}), "hangs on a number"),
         (lambda net, x: ((seen(net(x)).square()).sum(), {}), "in place"),
         (lambda net, x: (net(x).sum() * SECRET, {}), "neither in the nets nor in the batch"),
+        (lambda net, x: (net(x).sum() * sum(x[:, 0].tolist()), {}), "tolist"),
+        (lambda net, x: (net(x).sum() * float(x.numpy().max()), {}), "numpy"),
     ],
 )
 def test_what_it_cannot_do_is_left_to_torch(loss, why, reasons):

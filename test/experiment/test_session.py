@@ -310,6 +310,7 @@ def test_a_compiled_run_goes_on_compiled(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("device", "worth"), [("cuda", True), ("cpu", False)])
 def test_convolutions_are_worth_compiling_sooner_on_a_gpu_and_never_on_a_cpu(tmp_path, monkeypatch, device, worth):
     monkeypatch.setattr("slm_lab.experiment.session.CONV_STEPS_TO_COMPILE", 10)
+    monkeypatch.setattr("slm_lab.experiment.session.STEPS_TO_COMPILE", 10)
     monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: None)
     spec = make_spec("DoubleDQN", env="ALE/Pong-v5", net=CONV, max_frame=200)
     session = Session(spec, begin(tmp_path, spec).for_session(0))

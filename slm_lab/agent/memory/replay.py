@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 Numbers = np.ndarray | torch.Tensor
+"""An array on a CPU, a tensor on a GPU; see `as_tensors`."""
 
 
 class ReplayBatch(NamedTuple):
     """B transitions: tensors on the memory's GPU, or arrays where there is none, as a `Learner` takes both.
 
-    For recurrent nets all are tensors, with a `History` in the place of obs and next_obs.
+    A net takes an array for something to act on, without a gradient: what calls one needs `as_tensors` first. For
+    recurrent nets all but `index` are tensors, with a `History` in the place of obs and next_obs.
     """
 
     obs: Numbers

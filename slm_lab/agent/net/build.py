@@ -51,6 +51,10 @@ INITIALISERS: dict[str, Callable[..., Tensor]] = {
 _GAINLESS_GAIN = "relu"  # torch lists no gain for SiLU, GELU, ELU…: they behave as ReLU does
 
 
+class ConvBody(nn.Sequential):
+    """Convolutions and what follows, none of which minds how the numbers of an image lie in memory."""
+
+
 class Net(nn.Module):
     """A body that turns observations into features, and linear heads on top.
 
@@ -69,7 +73,6 @@ class Net(nn.Module):
         self.state_size: int = getattr(body, "state_size", 0)
         self.precision = torch.float32
         self._may_be_small = not normalize
-        self._convolves = any(isinstance(layer, nn.Conv2d) for layer in body.modules())
         self._in_numpy: NumpyNet | None = None
         self._captured: OrPlain | None = None
 
@@ -78,7 +81,9 @@ class Net(nn.Module):
         with self._rounding(obs):
             if isinstance(obs, History):
                 return self.body(obs)
-            if self._convolves and obs.is_cpu:  # a CPU's convolutions are faster with the channels side by side
+            if (
+                isinstance(self.body, ConvBody) and obs.is_cpu
+            ):  # a CPU's convolutions are faster with the channels side by side
                 obs = obs.contiguous(memory_format=torch.channels_last)
             if self.normalize:
                 return self.body((obs if obs.dtype == torch.uint8 else obs.float()) / 255)

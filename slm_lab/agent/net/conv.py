@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from slm_lab.agent.net.build import (
+    ConvBody,
     activation_layers,
     flat_width,
     init_layer,
@@ -53,7 +54,7 @@ def conv_body(spec: Convolutional, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
         ) from error
     sizes = [width, *spec.fc_hid_layers]
     layers += linear_layers(sizes, spec.hid_layers_activation, spec.init_fn, batch_renorm=spec.batch_renorm)
-    body = nn.Sequential(*layers)
+    body = ConvBody(*layers)
     if spec.spectral_norm:
         spectral_norm_last(body)
     return body, sizes[-1]

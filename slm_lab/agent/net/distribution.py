@@ -217,7 +217,10 @@ def gumbel_softmax(policy: Categorical, noise: Tensor) -> Tensor:
 
 
 def one_hot(index: Tensor, width: int) -> Tensor:
-    """Return 1 at each index, else 0, `[..., width]` float32. torch looks at the numbers for it, and waits for them."""
+    """Return 1 at each index of `[...]`, else 0, `[..., width]` float32; zeros alone where the index is another.
+
+    torch's own looks at the numbers, which a GPU has to be waited for.
+    """
     return (index.unsqueeze(-1) == torch.arange(width, device=index.device)).float()
 
 

@@ -76,7 +76,7 @@ class ParameterGroup:
         """Clip the gradients and take one optimiser step; return the norm before clipping, None without clipping."""
         norm = clip(gradients, self.clip)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient if gradient is None else laid_out_as(parameter, gradient)
         self.take_step()
         return norm
 
@@ -224,6 +224,12 @@ def as_tensors(batch: Sequence[Any]) -> list[Any]:
     return [torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in batch]
 
 
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient in the memory layout of its parameter: fused optimisers go through both number by number."""
+    same = gradient.stride() == parameter.stride()
+    return gradient if same else torch.empty_like(parameter).copy_(gradient)
+
+
 def by_group(groups: Sequence[ParameterGroup], gradients: Sequence[T]) -> list[tuple[ParameterGroup, list[T]]]:
     """Give each group the gradients of its parameters."""
     rest = iter(gradients)
@@ -307,10 +313,10 @@ class TorchScheduler:
             self.scheduler.load_state_dict(restored)
 
 
-# torch keeps its compiler out of these, and imports it to do so: a second, and 70 MB
+# torch keeps its compiler out of these, and imports it to do so (a second, and 70 MB) where no function is noted here
 for _method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict, Optimizer.zero_grad):
-    _plain: Any = inspect.unwrap(_method)
-    setattr(_plain, "__dynamo_disable", _plain)
+    _unwrapped: Any = inspect.unwrap(_method)
+    setattr(_unwrapped, "__dynamo_disable", _unwrapped)
 
 
 @torch.no_grad()

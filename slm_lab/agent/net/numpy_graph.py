@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from slm_lab.agent.net.fallback import NotInNumpy
+from slm_lab.agent.net.numpy_net import hidden_from_numpy
 
 _aten: Any = torch.ops.aten
 _MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
@@ -35,14 +37,15 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], differentiable
         differentiable: how many of them, from the first on, it takes gradients with respect to.
 
     Raises:
-        NotInNumpy: something is changed in place that others look at.
+        NotInNumpy: numbers are drawn or looked at, a tensor is neither among the inputs nor made of them, or something
+            is changed in place that others look at.
         Exception: of any kind, where an operation is not one of torch's own.
     """
     copies = [x.detach().clone() for x in inputs]  # the same memory would be the same tensor
     for leaf in copies[:differentiable]:
         leaf.requires_grad_()
     recorder = _Recorder(copies)
-    with recorder:
+    with hidden_from_numpy(), _NoLooks(), recorder:
         outputs = function(*copies)
     graph = recorder.graph
     graph.output([None if out is None else recorder.node_of(out) for out in outputs])
@@ -60,7 +63,7 @@ class _Recorder(TorchDispatchMode):
     well, and a tensor is known by its place in memory, as autograd makes new ones of those that it keeps.
 
     Args:
-        inputs: the tensors whose operations are of interest.
+        inputs: the tensors that operations may begin with, besides constants.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -72,8 +75,8 @@ class _Recorder(TorchDispatchMode):
             self._note(x, self.graph.placeholder(f"x{index}"))
 
     @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # it is asked by torch: to keep its compiler out, it would import it
-        return False
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch would import its compiler, to keep it out of __torch_dispatch__
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry out and write down `func`, or what it comes to in simpler operations."""
@@ -121,6 +124,16 @@ class _Recorder(TorchDispatchMode):
         node.meta["val"] = x
         self._nodes[_place(x)] = node
         self._kept.append(x)
+
+
+class _NoLooks(TorchFunctionMode):
+    """Refuses what looks at numbers on a way that a dispatch mode does not see: they would become constants."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`."""
+        if func in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
+            raise NotInNumpy(f"{func.__name__}, as what follows hangs on a number")
+        return func(*args, **(kwargs or {}))
 
 
 def _place(x: Tensor) -> Any:
@@ -182,7 +195,9 @@ class NumpyProgram:
         self._graph.output(results)
         self._graph.eliminate_dead_code()
         self.run: Callable[..., list[Any]] = fx.GraphModule(self._constants, self._graph).forward
-        self._value.clear()  # by now the examples are of no use, and large
+        # by now the examples are of no use, and large
+        self._value.clear()
+        self._mine.clear()
 
     def of(self, node: fx.Node) -> Any:
         """Return the value of `node` in the example."""
@@ -283,7 +298,9 @@ def softplus(x: np.ndarray) -> np.ndarray:
 
 def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray:
     """Return a gradient where `x` is above a threshold, and 0 elsewhere; all of one shape."""
-    return gradient * (x > least)  # half the time of `where`; it differs for infinite gradients alone
+    return gradient * (
+        x > least
+    )  # half the time of `where`; it differs for infinite gradients, and those that are no number
 
 
 def add_flat(x: np.ndarray, places: np.ndarray, more: np.ndarray) -> np.ndarray:

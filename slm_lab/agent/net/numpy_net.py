@@ -1,18 +1,20 @@
 """What numpy does faster than torch: small nets, a layer in one microsecond for five, and tanh."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 LARGEST_LAYER = 128 * 128
 """Weights of a layer up to which numpy is the faster one, whatever the number of rows."""
 MAX_PRODUCTS = 16 * LARGEST_LAYER
 """Rows times weights of a layer up to which it is so with any layer."""
+
+_hidden = False
 
 Layer = tuple[np.ndarray, np.ndarray, Callable[..., np.ndarray] | None]
 """Transposed weight, bias, and activation in place; the first two are views of the parameters."""
@@ -24,8 +26,18 @@ def _relu(x: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def numpy_sees(x: Any) -> TypeGuard[Tensor]:
     """Tell whether `x` is a tensor in the CPU's memory, and none that a compiler or a tracer looks at."""
-    watched = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-    return not watched and type(x) is Tensor and x.is_cpu
+    return not _hidden and not torch.compiler.is_compiling() and type(x) is Tensor and x.is_cpu
+
+
+@contextmanager
+def hidden_from_numpy() -> Generator[None]:
+    """Have torch do everything, so that what it does can be written down."""
+    global _hidden
+    _hidden = True
+    try:
+        yield
+    finally:
+        _hidden = False
 
 
 class Tanh(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.utils import stateless
 
 from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.fallback import NotInNumpy
-from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate
+from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate, laid_out_as
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
 
 TOLERANCE = 1e-3
@@ -123,6 +123,7 @@ class _StepOf:
     """Clips and steps a group; Adam by its kernel alone, as what torch does around it takes five times as long.
 
     For that, the numbers of all parameters lie side by side, and so do their gradients, and what Adam keeps of them.
+    The steps of the first parameter count for all.
     """
 
     def __init__(self, group: ParameterGroup) -> None:
@@ -151,7 +152,7 @@ class _StepOf:
         own = [None if x is None else np.array(x, order="C") for x in gradients]
         norm = self._clip([x for x in own if x is not None])
         for parameter, gradient in zip(group.parameters, own, strict=True):
-            parameter.grad = None if gradient is None else torch.from_numpy(gradient)
+            parameter.grad = None if gradient is None else laid_out_as(parameter, torch.from_numpy(gradient))
         group.take_step()
         return norm
 
@@ -168,27 +169,25 @@ class _StepOf:
         return norm
 
     def _lay_out(self, state: AdamState) -> None:
-        optimizer = self.group.optimizer
-        stepped = [p for p in self.group.parameters if p in optimizer.state]
-        self._seen, self._counts = state, np.array(state.step, np.float32)
-        for parameter, count in zip(stepped, torch.from_numpy(self._counts), strict=True):
-            optimizer.state[parameter]["step"] = count  # counted as one
-        parameters, *moments = [_side_by_side(x) for x in (stepped, *state[:3])]
+        stepped = [p for p in self.group.parameters if p in self.group.optimizer.state]
+        parameters, *moments, steps = [_side_by_side(x) for x in (stepped, *state)]
+        self._seen, self._counts = state, steps[0].numpy()
         self._gradient = np.zeros(sum(p.numel() for p in stepped), np.float32)
-        self._tensors = [parameters, [torch.from_numpy(self._gradient)], *moments, [torch.from_numpy(self._counts)[0]]]
+        self._tensors = [parameters, [torch.from_numpy(self._gradient)], *moments, [steps[0][0]]]
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return all numbers of `tensors` as one tensor, to where they are moved if they do not lie so; of none, nothing.
 
-    Moved once, they stay: others look for what they have in common with them.
+    A second call finds them in place. Who keeps a pointer to one must compare `data_ptr`.
     """
     if not tensors:
         return []
     first, sizes = tensors[0].detach(), [x.numel() for x in tensors]
     places = [first.data_ptr() + first.itemsize * before for before in accumulate(sizes[:-1], initial=0)]
     end = first.itemsize * (first.storage_offset() + sum(sizes))
-    if [x.data_ptr() for x in tensors] != places or first.untyped_storage().nbytes() < end:
+    apart = [x.data_ptr() for x in tensors] != places or first.untyped_storage().nbytes() < end
+    if apart or not all(x.is_contiguous() for x in tensors):
         first = torch.cat([x.detach().reshape(-1) for x in tensors])
         for x, part in zip(tensors, first.split(sizes), strict=True):
             x.data = part.view(x.shape)

@@ -5,7 +5,9 @@ from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.batch_renorm import BatchRenorm
+from slm_lab.agent.net.build import ConvBody
 from slm_lab.agent.net.conv import Residual
+from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet
 
@@ -120,3 +122,21 @@ def test_spectral_norm_is_of_the_last_layer(fc):
     net = make_net(ConvNet(**SMALL | {"fc_hid_layers": fc}, spectral_norm=True), (1, 8, 8), [2])
     layers = [layer for layer in net.body if isinstance(layer, (nn.Conv2d, nn.Linear))]
     assert [nn.utils.parametrize.is_parametrized(layer) for layer in layers] == [False] * (len(layers) - 1) + [True]
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "Adagrad", "RMSprop"])
+def test_a_step_is_the_same_however_images_lie_in_memory(optimizer, monkeypatch):
+    """Gradients come in the layout of the images, and fused optimisers do not look at it."""
+    images, ends = torch.randint(256, (5, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)), []
+    for body in (ConvBody, type(None)):
+        monkeypatch.setattr("slm_lab.agent.net.build.ConvBody", body)
+        torch.manual_seed(0)
+        spec = ConvNet(
+            conv_hid_layers=[[8, 4, 2], [8, 3, 1]], normalize=True, optim_spec={"name": optimizer, "lr": 0.01}
+        )
+        net = make_net(spec, (3, 12, 12), [2])
+        learner = Learner(lambda net, x: (net(x)[0].square().mean(), {}), net, [ParameterGroup(net.parameters(), spec)])
+        for _ in range(3):
+            learner.step(images)
+        ends.append(net.state_dict())
+    assert_close(*ends, rtol=1e-3, atol=1e-5)

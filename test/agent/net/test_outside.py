@@ -44,6 +44,15 @@ def for_images(obs_shape):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
 
 
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
+def with_view(obs_shape):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Flat())
+
+
 def two(obs_shape):
     return nn.GRU(*obs_shape, 4)
 
@@ -136,3 +145,8 @@ def test_a_net_of_the_working_directory_in_a_child_process(tmp_path):
     command = [sys.executable, "-P", "-c", program]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "Sines"
+
+
+def test_a_net_for_images_may_view_them():
+    net = make_net(OutsideNet(type="my_nets.some:with_view"), (3, 6, 6), [2])
+    assert net(torch.zeros(2, 3, 6, 6))[0].shape == (2, 2)
