@@ -11,7 +11,8 @@ PHASES = {
     "act": "more environments at once (env.num_envs), or a smaller net for the policy",
     "env": "more environments at once (env.num_envs), or a backend with threads (env.backend)",
     "memory": "smaller observations (env.image_downsize), or more environments at once (env.num_envs)",
-    "learn": "--torch-compile true, larger batches, fewer gradient steps per frame, or a GPU (agent.net.gpu)",
+    "learn": "larger batches, fewer gradient steps per frame, --torch-compile true for wide layers, or a GPU "
+    "(agent.net.gpu)",
 }
 """What a vector step is made of, and what makes each part cheaper."""
 
@@ -20,18 +21,21 @@ def profiler(what: str, paths: RunPaths, env: Any, agent: Any) -> AbstractContex
     """Return a profiler that is to be told of every update, and writes a trace after some; of "false", nothing.
 
     Args:
-        what: "cpu", "gpu", "true" for both, "false" for none.
+        what: "cpu", "gpu", "true" for what there is of both, "false" for none.
         paths: where the trace goes.
         env: its steps are marked in the trace.
         agent: what it does is marked in the trace.
     """
     if what == "false":
         return nullcontext()
+    import torch
     from torch.profiler import ProfilerActivity, profile, schedule
 
     for owner, method in ((agent, "act"), (env, "step"), (agent, "observe"), (agent, "update")):
         setattr(owner, method, _marked(getattr(owner, method), f"{type(owner).__name__}.{method}"))
     wanted = {"cpu": [ProfilerActivity.CPU], "gpu": [ProfilerActivity.CUDA]}
+    if what == "true" and not torch.cuda.is_available():
+        what = "cpu"
     folder = paths.log_dir / "profiler"
     folder.mkdir(exist_ok=True)
 

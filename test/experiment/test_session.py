@@ -238,7 +238,7 @@ def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, 
 
 def test_the_bottleneck_is_what_took_longest():
     assert bottleneck({"act": 1.0, "env": 6.2, "memory": 0.8, "learn": 2.0}).startswith("62 % env: more environments")
-    assert bottleneck({"act": 1.0, "env": 1.0, "memory": 0.0, "learn": 2.0}).startswith("50 % learn: --torch-compile")
+    assert bottleneck({"act": 1.0, "env": 1.0, "memory": 0.0, "learn": 2.0}).startswith("50 % learn: larger batches")
 
 
 @pytest.mark.parametrize(
