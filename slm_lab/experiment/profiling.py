@@ -33,9 +33,8 @@ def profiler(what: str, paths: RunPaths, env: Any, agent: Any) -> AbstractContex
 
     for owner, method in ((agent, "act"), (env, "step"), (agent, "observe"), (agent, "update")):
         setattr(owner, method, _marked(getattr(owner, method), f"{type(owner).__name__}.{method}"))
-    wanted = {"cpu": [ProfilerActivity.CPU], "gpu": [ProfilerActivity.CUDA]}
-    if what == "true" and not torch.cuda.is_available():
-        what = "cpu"
+    cpu, gpu = [ProfilerActivity.CPU], [ProfilerActivity.CUDA]
+    wanted = {"cpu": cpu, "gpu": gpu, "true": cpu + gpu if torch.cuda.is_available() else cpu}
     folder = paths.log_dir / "profiler"
     folder.mkdir(exist_ok=True)
 
@@ -43,7 +42,7 @@ def profiler(what: str, paths: RunPaths, env: Any, agent: Any) -> AbstractContex
         profiler.export_chrome_trace(str(folder / f"{paths.session_prefix}_trace.json"))
 
     return profile(
-        activities=wanted.get(what, [*wanted["cpu"], *wanted["gpu"]]),
+        activities=wanted[what],
         schedule=schedule(wait=5, warmup=2, active=20, repeat=1),
         on_trace_ready=write,
     )

@@ -199,8 +199,8 @@ from slm_lab.experiment.session import Session
 from slm_lab.spec import load_spec
 
 file, name, torch_compile, folder = sys.argv[1:]
-frames = ["env.max_frame=4000", "agent.algorithm.training_start_step=100"] if "dqn" in name or "sac" in name else []
-spec = load_spec(file, name, frames or ["env.max_frame=4000"]).with_meta(seed=0)
+sets = ["env.max_frame=4000"] + ["agent.algorithm.training_start_step=100"] * ("ppo" not in name)
+spec = load_spec(file, name, sets).with_meta(seed=0)
 session = Session(spec, new_run(Path(folder), name).for_session(0), options=RunOptions(torch_compile=torch_compile))
 session.run()
 assert session.agent.opt_steps > 2

@@ -76,7 +76,7 @@ class ParameterGroup:
         """Clip the gradients and take one optimiser step; return the norm before clipping, None without clipping."""
         norm = clip(gradients, self.clip)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient if gradient is None else laid_out_as(parameter, gradient)
+            parameter.grad = gradient if gradient is None else _laid_out_as(parameter, gradient)
         self.take_step()
         return norm
 
@@ -224,7 +224,7 @@ def as_tensors(batch: Sequence[Any]) -> list[Any]:
     return [torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in batch]
 
 
-def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient in the memory layout of its parameter: fused optimisers go through both number by number."""
     same = gradient.stride() == parameter.stride()
     return gradient if same else torch.empty_like(parameter).copy_(gradient)

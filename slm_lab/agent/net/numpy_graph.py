@@ -70,7 +70,6 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.graph, self.constants = fx.Graph(), dict[str, Tensor]()
         self._nodes: dict[Any, fx.Node] = {}
-        self._kept: list[Tensor] = []  # so that no place is taken twice
         for index, x in enumerate(inputs):
             self._note(x, self.graph.placeholder(f"x{index}"))
 
@@ -121,9 +120,8 @@ class _Recorder(TorchDispatchMode):
         return self.node_of(x) if isinstance(x, Tensor) else x
 
     def _note(self, x: Tensor, node: fx.Node) -> None:
-        node.meta["val"] = x
+        node.meta["val"] = x  # held there, so that no place is taken twice
         self._nodes[_place(x)] = node
-        self._kept.append(x)
 
 
 class _NoLooks(TorchFunctionMode):
@@ -298,9 +296,8 @@ def softplus(x: np.ndarray) -> np.ndarray:
 
 def where_above(gradient: np.ndarray, x: np.ndarray, least: float) -> np.ndarray:
     """Return a gradient where `x` is above a threshold, and 0 elsewhere; all of one shape."""
-    return gradient * (
-        x > least
-    )  # half the time of `where`; it differs for infinite gradients, and those that are no number
+    # half the time of `where`; it differs for infinite gradients, and those that are no number
+    return gradient * (x > least)
 
 
 def add_flat(x: np.ndarray, places: np.ndarray, more: np.ndarray) -> np.ndarray:
@@ -352,8 +349,7 @@ def _reshaped(program: NumpyProgram, meta: Tensor, x: fx.Node, *_: Any) -> fx.No
 
 
 def _in_shape(program: NumpyProgram, x: fx.Node, shape: tuple[int, ...]) -> fx.Node:
-    source: Any = x.args[0] if x.target == "reshape" else x  # the shape in between does not matter
-    x = source
+    x = cast("Any", x.args[0]) if x.target == "reshape" else x  # the shape in between does not matter
     return x if program.of(x).shape == shape else program.call("reshape", x, shape)
 
 
@@ -390,13 +386,12 @@ def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
     def reduced(program: NumpyProgram, _meta: Any, x: fx.Node, axes: Any = (), keep: bool = False) -> fx.Node:
         given, shape = axes if isinstance(axes, tuple | None) else (axes,), program.of(x).shape
         of_floats = program.of(x).dtype == np.float32  # the sum of two truths would be a truth
-        if not given and shape and function is np.add and of_floats:
-            ones = program.constant(np.ones(program.of(x).size, np.float32))
-            total = program.call("dot", ones, _in_shape(program, x, (program.of(x).size,)))
-            return _in_shape(program, total, (1,) * len(shape)) if keep else total
-        if given == (0,) and function is np.add and len(shape) == 2 and of_floats:
-            total = program.call("dot", program.constant(np.ones(shape[0], np.float32)), x)  # in a fourth of the time
-            return _in_shape(program, total, (1, shape[1])) if keep else total
+        everything, rows = bool(not given and shape), given == (0,) and len(shape) == 2
+        if (everything or rows) and function is np.add and of_floats:
+            x = _in_shape(program, x, (program.of(x).size,)) if everything else x
+            ones = program.constant(np.ones(len(program.of(x)), np.float32))
+            total = program.call("dot", ones, x)  # in a fourth of the time
+            return _in_shape(program, total, (1, shape[1]) if rows else (1,) * len(shape)) if keep else total
         if given in ((-1,), (len(shape) - 1,)) and shape[-1] <= SHORT and of_floats:
             columns = (slice(i, i + 1) if keep else i for i in range(shape[-1]))
             parts = [program.call(operator.getitem, x, (..., column)) for column in columns]

@@ -12,7 +12,7 @@ from torch.nn.utils import stateless
 
 from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.fallback import NotInNumpy
-from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate, laid_out_as
+from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
 
 TOLERANCE = 1e-3
@@ -140,7 +140,7 @@ class _StepOf:
         if state is not self._seen:
             self._lay_out(state)
         np.concatenate([x.reshape(-1) for x in gradients if x is not None], out=self._gradient)
-        norm = self._clip([self._gradient])
+        norm = self._clip()
         self._counts += 1
         decoupled = self.group.optimizer.param_groups[0]["decoupled_weight_decay"]
         step = torch._fused_adamw_ if decoupled else torch._fused_adam_
@@ -148,24 +148,18 @@ class _StepOf:
         return norm
 
     def _by_torch(self, gradients: Sequence[np.ndarray | None]) -> float | None:
-        group = self.group
-        own = [None if x is None else np.array(x, order="C") for x in gradients]
-        norm = self._clip([x for x in own if x is not None])
-        for parameter, gradient in zip(group.parameters, own, strict=True):
-            parameter.grad = None if gradient is None else laid_out_as(parameter, torch.from_numpy(gradient))
-        group.take_step()
-        return norm
+        # copies: they are clipped in place, and some may be constants of the program
+        norm = self.group.step([None if x is None else torch.from_numpy(np.array(x, order="C")) for x in gradients])
+        return None if norm is None else norm.item()
 
-    def _clip(self, gradients: Sequence[np.ndarray]) -> float | None:
-        """Scale gradients in place."""
+    def _clip(self) -> float | None:
+        """Scale the gradient in place."""
         limit = self.group.clip
         if limit is None:
             return None
-        norm = math.sqrt(sum([np.vdot(x, x) for x in gradients]))
+        norm = math.sqrt(self._gradient.dot(self._gradient))
         if not norm <= limit:
-            factor = np.float32(limit / (norm + 1e-6))
-            for x in gradients:
-                x *= factor
+            self._gradient *= np.float32(limit / (norm + 1e-6))
         return norm
 
     def _lay_out(self, state: AdamState) -> None:
