@@ -185,7 +185,7 @@ class MetaSpec(Section):
     """Trials of a search; null: all of a grid, and where nothing is searched."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the products inside the nets. bfloat16 is faster on machines that have it, and keeps 3 digits; weights,
-    optimisers, losses and what the nets put out are float32 all the same."""
+    optimisers, losses and what the nets put out are float32 all the same; and so are small nets where they act."""
     seed: Natural | None = None
     """What every random stream derives from; null: drawn once, and written into the run's spec."""
     search_algorithm: Literal["tpe", "random", "grid", "cma-es", "nsga", "pbt"] | None = None

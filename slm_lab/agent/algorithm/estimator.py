@@ -5,6 +5,8 @@ trace (what follows belongs to another episode). `next_value[t]` is the value of
 at t: of the episode's last observation where one ended, and of the next row elsewhere.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -70,7 +72,7 @@ def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tens
         log_prob: log-probabilities of the K, `[B, K]`.
         alpha: temperature, a scalar.
     """
-    q = q.amin(0) if prob.shape[-1] == 1 else q.mean(0)
+    q = reduce(torch.minimum, q.unbind()) if prob.shape[-1] == 1 else q.mean(0)
     return (prob * (q - alpha * log_prob)).sum(-1)
 
 

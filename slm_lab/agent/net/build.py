@@ -78,7 +78,7 @@ class Net(nn.Module):
 
     def features(self, obs: Tensor | History) -> Tensor:
         """Return what the heads see, `[B, features]`, of observations `[B, *obs]` of any dtype."""
-        with self._rounding(obs):
+        with self.rounding(obs):
             if isinstance(obs, History):
                 return self.body(obs)
             if (
@@ -92,17 +92,19 @@ class Net(nn.Module):
     def forward(self, obs: Tensor | History | np.ndarray, heads: slice = ALL) -> list[Any]:
         """Return the outputs of `heads`, `[B, out_dim]` each: tensors, and of an array, to act on, arrays.
 
-        Without a gradient, small nets are run by numpy.
+        Without a gradient, small nets are run by numpy; to act, in float32 whatever the precision, which is faster.
         """
         if isinstance(obs, np.ndarray):
             return self._to_act(obs, heads)
-        if not torch.is_grad_enabled() and numpy_sees(obs):
+        if self.precision == torch.float32 and not torch.is_grad_enabled() and numpy_sees(obs):
             small = self._small(len(obs))
             if small is not None:
                 return [torch.from_numpy(out) for out in small(obs.detach().numpy(), heads)]
-        with self._rounding(obs):
-            features = self.features(obs)
-            return [head(features).float() for head in self.heads[heads]]
+        with self.rounding(obs):
+            features, chosen = self.features(obs), self.heads[heads]
+            if torch.compiler.is_compiling() and len(chosen) > 1 and all(type(head) is nn.Linear for head in chosen):
+                return _at_once(chosen, features)
+            return [head(features).float() for head in chosen]
 
     def _to_act(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
         small = self._small(len(obs))
@@ -121,7 +123,8 @@ class Net(nn.Module):
         compiled = torch.compile(forward, fullgraph=True, backend=backend, options=options)
         self._captured = OrPlain("acting", compiled, Net.forward)
 
-    def _rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
+    def rounding(self, obs: Tensor | History) -> AbstractContextManager[Any]:
+        """Return the context in which products are of `precision`."""
         if self.precision == torch.float32:
             return nullcontext()
         device = obs.first.device if isinstance(obs, History) else obs.device
@@ -129,7 +132,7 @@ class Net(nn.Module):
 
     def _small(self, rows: int) -> NumpyNet | None:
         """Return the net in numpy; None where it cannot be, or there is too much to be computed for it to be faster."""
-        if not self._may_be_small or self.precision != torch.float32:
+        if not self._may_be_small:
             return None
         if self._in_numpy is None or not self._in_numpy.valid():
             try:
@@ -140,6 +143,12 @@ class Net(nn.Module):
         return self._in_numpy if rows <= self._in_numpy.max_rows else None
 
 
+def _at_once(heads: Any, features: Tensor) -> list[Tensor]:
+    """Return what linear layers put out, by one product: most of a small one is the way to it."""
+    weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+    return list(nn.functional.linear(features, weight, bias).float().split([len(head.bias) for head in heads], -1))
+
+
 def activation_layers(name: str | None, place: str = "hid_layers_activation") -> list[nn.Module]:
     """Return the activation called `name` (case and underscores do not matter), or nothing for None.
 
@@ -147,6 +156,11 @@ def activation_layers(name: str | None, place: str = "hid_layers_activation") ->
         SpecError: `torch.nn` has no such elementwise activation.
     """
     return [] if name is None else [_lookup(ACTIVATIONS, _plain(name), name, place)()]
+
+
+def is_elementwise(layer: nn.Module) -> bool:
+    """Tell whether a layer is an activation without parameters."""
+    return type(layer) in ACTIVATIONS.values() and next(layer.parameters(), None) is None
 
 
 def init_layer(layer: Layer, init_fn: str | None, activation: str | None) -> Layer:

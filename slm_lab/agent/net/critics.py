@@ -1,12 +1,13 @@
 """Action values: of every discrete action at once, or of one action that is an input."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net import Net, make_net
-from slm_lab.agent.net.build import linear_layers, output_heads, spectral_norm_last
+from slm_lab.agent.net.build import is_elementwise, linear_layers, output_heads, spectral_norm_last
 from slm_lab.agent.net.conv import conv_body
 from slm_lab.spec import NetSpec
 from slm_lab.spec.net import ConvNet
@@ -27,12 +28,31 @@ class Critics(nn.Module):
         self, spec: NetSpec, obs_shape: tuple[int, ...], action_width: int = 0, outputs: int = 1, count: int = 2
     ) -> None:
         super().__init__()
-        make = [ActionValue(spec, obs_shape, action_width, outputs) for _ in range(count)]
-        self.nets = nn.ModuleList(make)
+        nets = [ActionValue(spec, obs_shape, action_width, outputs) for _ in range(count)]
+        self.nets = nn.ModuleList(nets)
+        self._layers = _perceptrons([net.net for net in nets])
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values `[count, B, outputs]` of observations `[B, *obs]` and actions `[B, action_width]`."""
+        if self._layers and torch.compiler.is_compiling():
+            return self._at_once(self.nets[0].joined(obs, action))
         return torch.stack([net(obs, action) for net in self.nets])
+
+    def _at_once(self, x: Tensor) -> Tensor:
+        """Return the values of `[B, width]`, a layer of all nets as one batch of products.
+
+        On a CPU each net then stays on a core of its own: numbers that go from core to core can take longer than the
+        products. They are `[count, width, B]` on their way, as gradients so come out as the weights lie.
+        """
+        with self.nets[0].net.rounding(x):
+            x = x.float().mT.expand(len(self.nets), -1, -1)
+            for layers in self._layers:
+                if isinstance(layers[0], nn.Linear):
+                    bias = torch.stack([layer.bias for layer in layers]).unsqueeze(-1)
+                    x = torch.baddbmm(bias, torch.stack([layer.weight for layer in layers]), x)
+                else:
+                    x = layers[0](x)
+        return x.mT.float()
 
 
 class ActionValue(nn.Module):
@@ -61,6 +81,21 @@ class ActionValue(nn.Module):
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values `[B, outputs]`; `action` is not looked at where it is no input."""
-        if self.encoder is None:
-            return self.net(obs)[0]
-        return self.net(torch.cat([self.encoder.features(obs), action], -1))[0]
+        return self.net(self.joined(obs, action))[0]
+
+    def joined(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return what the net takes: the observation, and beside it an action that is an input."""
+        return obs if self.encoder is None else torch.cat([self.encoder.features(obs), action], -1)
+
+
+def _perceptrons(nets: Sequence[Net]) -> list[tuple[nn.Module, ...]]:
+    """Return the layers of nets that are linear and elementwise ones after one another, those of a place together.
+
+    Of other nets, nothing.
+    """
+    layers = [
+        [layer for part in (net.body, *net.heads) for layer in (part if type(part) is nn.Sequential else [part])]
+        for net in nets
+    ]
+    plain = all((type(layer) is nn.Linear and layer.bias is not None) or is_elementwise(layer) for layer in layers[0])
+    return list(zip(*layers, strict=True)) if plain and not nets[0].normalize else []

@@ -23,20 +23,29 @@ class SimplerProducts(CustomGraphPass):
 
     def uuid(self) -> str:
         """Return the version of the patterns, by which torch keeps compiled graphs apart; to be raised with them."""
-        return "slm_lab.SimplerProducts.1"
+        return "slm_lab.SimplerProducts.2"
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the matrix product of `[M, K]` and `[K, N]`, without a call where one of the three is 1."""
-    if left.shape[1] == 1:
+    """Return the matrix product of `[..., M, K]` and `[..., K, N]`, without a call where one of the three is 1."""
+    if left.shape[-1] == 1:
         return left * right
-    return (left.unsqueeze(-1) * right).sum(1) if _with_vector(left, right) else left @ right
+    return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2) if _with_vector(left, right) else left @ right
 
 
 def _with_vector(left: Any, right: Any) -> bool:
-    return 1 in (*left.shape, *right.shape)
+    return 1 in (*left.shape[-2:], *right.shape[-2:])
 
 
+def _takes_vector(match: Match) -> bool:
+    return _with_vector(match.kwargs["left"].meta["val"], match.kwargs["right"].meta["val"])
+
+
+@register_graph_pattern(
+    CallFunction(_aten.baddbmm.default, KeywordArg("bias"), KeywordArg("left"), KeywordArg("right")),
+    pass_dict=_patterns,
+    extra_check=lambda match: not match.output_node().kwargs,
+)
 @register_graph_pattern(
     CallFunction(_aten.addmm.default, KeywordArg("bias"), KeywordArg("left"), KeywordArg("right")),
     pass_dict=_patterns,
@@ -47,9 +56,14 @@ def _bias_after_product(match: Match, bias: fx.Node, left: fx.Node, right: fx.No
 
 
 @register_graph_pattern(
+    CallFunction(_aten.bmm.default, KeywordArg("left"), KeywordArg("right")),
+    pass_dict=_patterns,
+    extra_check=_takes_vector,
+)
+@register_graph_pattern(
     CallFunction(_aten.mm.default, KeywordArg("left"), KeywordArg("right")),
     pass_dict=_patterns,
-    extra_check=lambda match: _with_vector(match.kwargs["left"].meta["val"], match.kwargs["right"].meta["val"]),
+    extra_check=_takes_vector,
 )
 def _of_a_vector(match: Match, left: fx.Node, right: fx.Node) -> None:
     match.replace_by_example(product, [left, right])

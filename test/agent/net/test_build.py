@@ -137,5 +137,7 @@ def test_with_bfloat16_products_are_rounded_and_outputs_are_float32():
     by_hand = nn.functional.linear(obs.bfloat16(), head.weight.bfloat16(), head.bias.bfloat16())
     assert_close(rounded, by_hand.float(), rtol=0, atol=0)
     assert not torch.allclose(rounded, exact, rtol=1e-4, atol=1e-5)
-    with torch.inference_mode():  # what acts is what is trained
+    with torch.inference_mode():  # what is judged is what is trained
         assert_close(net(obs), [rounded], rtol=0, atol=0)
+    (acting,) = net(obs.numpy())  # where rounding gains nothing
+    assert_close(torch.from_numpy(acting), exact)
