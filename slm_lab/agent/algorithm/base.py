@@ -171,12 +171,19 @@ def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> I
     shuffle: dict[str, Any] = {"generator": generator, "device": generator.device}
     if not isinstance(obs, History):
         order = torch.randperm(len(obs), **shuffle)
-        columns = (tensor.index_select(0, order) for tensor in data)
+        columns = (_rows(tensor, order) for tensor in data)
         yield from zip(*(column.view(-1, size, *column.shape[1:]).unbind() for column in columns), strict=True)
         return
     length, count = obs.first.shape
     for sequences in torch.randperm(count, **shuffle).split(size // length):
         yield [obs.take(sequences), *(x.unflatten(0, (length, count))[:, sequences].flatten(0, 1) for x in tensors)]
+
+
+def _rows(x: Tensor, order: Tensor) -> Tensor:
+    """Return rows in a new order, laid out in memory as before: `index_select` alone would rearrange images."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1).index_select(0, order).permute(0, 3, 1, 2)
+    return x.index_select(0, order)
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -81,13 +81,17 @@ class Net(nn.Module):
         with self.rounding(obs):
             if isinstance(obs, History):
                 return self.body(obs)
-            if (
-                isinstance(self.body, ConvBody) and obs.is_cpu
-            ):  # a CPU's convolutions are faster with the channels side by side
-                obs = obs.contiguous(memory_format=torch.channels_last)
+            obs = self.arranged(obs)
             if self.normalize:
-                return self.body((obs if obs.dtype == torch.uint8 else obs.float()) / 255)
+                # 0 to 255 are the same in any precision, and in a low one there is less to be moved
+                return self.body((obs.to(self.precision) if obs.dtype == torch.uint8 else obs.float()) / 255)
             return self.body(obs.float())
+
+    def arranged(self, obs: Tensor) -> Tensor:
+        """Return observations `[B, *obs]` in the layout in memory that the body is fastest with."""
+        # a CPU's convolutions are faster with the channels side by side
+        images = isinstance(self.body, ConvBody) and obs.is_cpu
+        return obs.contiguous(memory_format=torch.channels_last) if images else obs
 
     def forward(self, obs: Tensor | History | np.ndarray, heads: slice = ALL) -> list[Any]:
         """Return the outputs of `heads`, `[B, out_dim]` each: tensors, and of an array, to act on, arrays.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +31,23 @@ class Critics(nn.Module):
         super().__init__()
         nets = [ActionValue(spec, obs_shape, action_width, outputs) for _ in range(count)]
         self.nets = nn.ModuleList(nets)
-        self._layers = _perceptrons([net.net for net in nets])
+        self._layers: list[tuple[Any, ...]] = _perceptrons([net.net for net in nets])
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values `[count, B, outputs]` of observations `[B, *obs]` and actions `[B, action_width]`."""
         if self._layers and torch.compiler.is_compiling():
-            return self._at_once(self.nets[0].joined(obs, action))
+            return self._at_once(obs, action)
         return torch.stack([net(obs, action) for net in self.nets])
 
-    def _at_once(self, x: Tensor) -> Tensor:
-        """Return the values of `[B, width]`, a layer of all nets as one batch of products.
+    def _at_once(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return the values, a layer of all nets as one batch of products.
 
         On a CPU each net then stays on a core of its own: numbers that go from core to core can take longer than the
         products. They are `[count, width, B]` on their way, as gradients so come out as the weights lie.
         """
-        with self.nets[0].net.rounding(x):
-            x = x.float().mT.expand(len(self.nets), -1, -1)
+        first: Any = self.nets[0]
+        with first.net.rounding(obs):
+            x = first.joined(obs, action).float().mT.expand(len(self.nets), -1, -1)
             for layers in self._layers:
                 if isinstance(layers[0], nn.Linear):
                     bias = torch.stack([layer.bias for layer in layers]).unsqueeze(-1)
@@ -88,7 +90,7 @@ class ActionValue(nn.Module):
         return obs if self.encoder is None else torch.cat([self.encoder.features(obs), action], -1)
 
 
-def _perceptrons(nets: Sequence[Net]) -> list[tuple[nn.Module, ...]]:
+def _perceptrons(nets: Sequence[Net]) -> list[tuple[Any, ...]]:
     """Return the layers of nets that are linear and elementwise ones after one another, those of a place together.
 
     Of other nets, nothing.

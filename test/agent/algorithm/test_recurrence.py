@@ -13,7 +13,7 @@ from slm_lab.agent.net import make_net
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.agent.net.history import History
 from slm_lab.env import Step
-from slm_lab.spec.net import RecurrentNet
+from slm_lab.spec.net import ConvNet, RecurrentNet
 
 N, CPU = 3, torch.device("cpu")
 SPACES = {"obs_space": Box(-9.0, 9.0, (2,), np.float32), "action_space": Discrete(4)}
@@ -203,6 +203,19 @@ def test_minibatches_are_every_row_once_in_random_order():
     again = torch.cat([number for _, number in minibatches(data, 4, generator)])
     assert sorted(again.tolist()) == list(range(12))
     assert not torch.equal(again, order.float())
+
+
+def test_minibatches_leave_images_as_they_lie():
+    """PPO lays them out once for its net, and not in every gradient step again."""
+    images = torch.randint(256, (6, 2, 3, 12, 12), dtype=torch.uint8)
+    space = Box(0, 255, (3, 12, 12), np.uint8)
+    spec = ConvNet(conv_hid_layers=[[8, 4, 2]], shared=True)
+    arranged = ActorCritic(spec, space, Discrete(2)).arranged(images)
+    assert torch.equal(arranged, images)
+    data = flatten(arranged, torch.arange(12.0).view(6, 2))
+    for obs, number in minibatches(data, 4, torch.Generator().manual_seed(0)):
+        assert torch.equal(obs, images.flatten(0, 1)[number.long()])
+        assert obs.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_minibatches_of_sequences_are_whole():

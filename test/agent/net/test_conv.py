@@ -52,6 +52,16 @@ def test_normalize_divides_by_255():
     assert_close(scaled(image)[0], plain(image.float() / 255)[0])
 
 
+def test_pixels_are_divided_in_the_precision_of_the_products_to_the_same_numbers():
+    net, divided = make_net(ConvNet(**SMALL, normalize=True), (1, 16, 16), [2]), []
+    net.precision = torch.bfloat16
+    net.body.register_forward_hook(lambda _body, inputs, _features: divided.append(inputs[0]))
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    net(every)
+    assert divided[0].dtype == torch.bfloat16  # half as much to move as in float32
+    assert torch.equal(divided[0], (every / 255).bfloat16())
+
+
 def test_init_fn_reaches_convolutions_and_fc_layers():
     spec = ConvNet(**SMALL | {"fc_hid_layers": [10]}, init_fn="orthogonal_")
     net = make_net(spec, (1, 8, 8), [2])
