@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 OF_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
 """Memories whose batches are whole episodes, and so of any length."""
-CHUNK = 2048
-"""Rows that go through a net at once when no gradient is wanted: bounds the memory, and images need little of it."""
+AT_ONCE = 2**23
+"""Numbers that go into a net at once when no gradient is wanted, 32 MiB: of images, that bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,9 @@ def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> I
     shuffle: dict[str, Any] = {"generator": generator, "device": generator.device}
     if not isinstance(obs, History):
         order = torch.randperm(len(obs), **shuffle)
+        if obs.numel() > AT_ONCE:  # too large to be there twice
+            yield from ([_rows(tensor, rows) for tensor in data] for rows in order.split(size))
+            return
         columns = (_rows(tensor, order) for tensor in data)
         yield from zip(*(column.view(-1, size, *column.shape[1:]).unbind() for column in columns), strict=True)
         return
@@ -259,9 +262,12 @@ def values(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
 
 
 def parts(obs: Tensor | History, *tensors: Tensor) -> Iterator[Sequence[Any]]:
-    """Flatten, and cut into parts of CHUNK rows; a `History`, which is of numbers and no images, stays whole."""
+    """Flatten, and cut into parts of `AT_ONCE` numbers; a `History`, which is of no images, stays whole."""
     data = flatten(obs, *tensors)
-    return iter([data]) if isinstance(obs, History) else zip(*(x.split(CHUNK) for x in data), strict=True)
+    if isinstance(obs, History):
+        return iter([data])
+    rows = max(1, AT_ONCE // obs[0, 0].numel())
+    return zip(*(x.split(rows) for x in data), strict=True)
 
 
 def as_rollout(x: Tensor, batch: RolloutBatch) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from hand import add, make
 
-from slm_lab.agent.algorithm.base import CHUNK, actor_critic_groups, mean_metrics, values_and_log_probs
+from slm_lab.agent.algorithm.base import actor_critic_groups, mean_metrics, values_and_log_probs
 from slm_lab.agent.memory import RolloutBatch
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.spec.net import MLPNet
@@ -50,9 +50,11 @@ def test_metrics_are_averaged_over_the_steps():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_rollout_is_evaluated_step_by_step_and_chunk_by_chunk(shared):
+def test_a_rollout_is_evaluated_step_by_step_and_part_by_part(shared, monkeypatch):
+    monkeypatch.setattr("slm_lab.agent.algorithm.base.AT_ONCE", 150)  # fifty rows of three numbers
     net, _ = net_and_spec(shared=shared)
-    steps, envs = CHUNK // 2 + 3, 2  # one chunk and a bit
+    steps, envs, rows, evaluate = 28, 2, [], net.policy_value
+    monkeypatch.setattr(net, "policy_value", lambda obs: rows.append(len(obs)) or evaluate(obs))
     generator = torch.Generator().manual_seed(0)
     obs = torch.randn(steps, envs, 3, generator=generator)
     action = torch.randint(2, (steps, envs), generator=generator)
@@ -62,6 +64,7 @@ def test_a_rollout_is_evaluated_step_by_step_and_chunk_by_chunk(shared):
     value, next_value, log_prob = values_and_log_probs(
         net, RolloutBatch(obs, action, none.float(), none, none, last_obs, ended, final_obs)
     )
+    assert rows == [50, 6]
     for t, n in ((0, 0), (5, 1), (steps - 2, 1), (steps - 1, 0)):
         policy, single = net.policy_value(obs[t, n : n + 1])
         assert value[t, n].item() == pytest.approx(single.item(), abs=1e-6)

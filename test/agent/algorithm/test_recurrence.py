@@ -193,7 +193,9 @@ def numbered(recurrent):
     return flatten(History(obs, torch.zeros(3, 4, dtype=torch.bool), obs[0].clone()), rows)
 
 
-def test_minibatches_are_every_row_once_in_random_order():
+@pytest.mark.parametrize("at_once", [12, 1000])
+def test_minibatches_are_every_row_once_in_random_order(at_once, monkeypatch):
+    monkeypatch.setattr("slm_lab.agent.algorithm.base.AT_ONCE", at_once)  # fewer than all: each by itself
     data = numbered(recurrent=False)
     generator = torch.Generator().manual_seed(0)
     batches = list(minibatches(data, 4, generator))
