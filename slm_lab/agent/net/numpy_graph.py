@@ -363,10 +363,9 @@ def _permuted(program: NumpyProgram, _meta: Tensor, x: fx.Node, order: tuple[int
 
 def _product(program: NumpyProgram, _meta: Tensor, left: fx.Node, right: fx.Node) -> fx.Node:
     shape = program.of(left).shape
-    if shape[-1] == 1:
-        return program.call(operator.mul, left, right)
-    # of two matrices, `dot` is there sooner
-    return program.call("dot", left, right) if len(shape) == 2 else program.call(operator.matmul, left, right)
+    if len(shape) == 2:  # there `dot` is the fastest
+        return program.call("dot", left, right)
+    return program.call(operator.mul if shape[-1] == 1 else operator.matmul, left, right)
 
 
 def _layer(program: NumpyProgram, meta: Tensor, bias: fx.Node, x: fx.Node, weight: fx.Node) -> fx.Node:
@@ -378,8 +377,15 @@ def _filled(program: NumpyProgram, _meta: Tensor, _like: fx.Node, number: Any, *
 
 
 def _clamped(program: NumpyProgram, _meta: Tensor, x: fx.Node, low: Any = None, high: Any = None) -> fx.Node:
-    x = x if low is None else program.call(np.maximum, x, low)
-    return x if high is None else program.call(np.minimum, x, high)
+    x = x if low is None else program.call(np.maximum, x, _everywhere(program, x, low))
+    return x if high is None else program.call(np.minimum, x, _everywhere(program, x, high))
+
+
+def _everywhere(program: NumpyProgram, x: fx.Node, limit: Any) -> Any:
+    """Return a number in the shape of `x`: of two arrays, numpy finds the larger numbers in a fifth of the time."""
+    number, like = program.number(limit), program.of(x)
+    known = number is not None and like.dtype == np.float32
+    return program.constant(np.full(like.shape, number, np.float32)) if known else limit
 
 
 def _reduction(function: np.ufunc, over: Callable[..., Any]) -> Translation:
