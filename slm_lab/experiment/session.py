@@ -43,9 +43,13 @@ SAVE_SHARE = 0.02
 """A checkpoint is written at the first log row and then every 10 seconds, or less often where it would take more than
 this share of the time: a replay memory of gigabytes is not written every few seconds."""
 
-STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 2_000
-"""Gradient steps that earn back the 10 to 40 s that it takes to compile them: one saves 0.2 ms or more. Through
-convolutions more is saved on a GPU, and nothing on a CPU, where it is torch's library for them that takes the time."""
+STEPS_TO_COMPILE, LARGE_STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 10_000, 2_000
+"""Gradient steps that earn back the 10 to 40 s that it takes to compile them: one saves 0.2 ms or more, and with matrix
+products of LARGE_PRODUCT more than 2 ms. Through convolutions more is saved on a GPU, and nothing on a CPU, where it is
+torch's library for them that takes the time."""
+
+LARGE_PRODUCT = 2**24
+"""Multiplications of a matrix product: a batch of 256 in a layer of 256 to 256."""
 
 PRODUCT_OF_A_THREAD = 2**22
 """Multiplications of one matrix product that each thread is to have: SAC with two layers of 256 gains 1.6 times by a
@@ -232,7 +236,7 @@ class Session:
             return
         first_frame, first_steps = self._learned_first
         to_come = (steps - first_steps) / (frame - first_frame) * (self.spec.env.max_frame - frame)
-        enough: float = STEPS_TO_COMPILE
+        enough: float = STEPS_TO_COMPILE if self.agent.largest_product < LARGE_PRODUCT else LARGE_STEPS_TO_COMPILE
         if self.agent.convolves:
             enough = math.inf if self.agent.device.type == "cpu" else CONV_STEPS_TO_COMPILE
         self.compiled = to_come >= enough and not self.agent.recurrent and not self.agent.in_numpy

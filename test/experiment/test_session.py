@@ -264,6 +264,18 @@ def test_a_run_of_many_gradient_steps_is_compiled(tmp_path, monkeypatch, mode, w
     assert seen == frames
 
 
+@pytest.mark.parametrize(("width", "sooner"), [(128, False), (129, True)])
+def test_large_products_are_worth_compiling_sooner(tmp_path, monkeypatch, width, sooner):
+    monkeypatch.setattr("slm_lab.experiment.session.LARGE_STEPS_TO_COMPILE", 10)
+    monkeypatch.setattr("slm_lab.experiment.session.LARGE_PRODUCT", 16 * 129 * 129)
+    monkeypatch.setattr("slm_lab.agent.LARGEST_LAYER", 0)
+    spec, seen = make_spec("DoubleDQN", max_frame=400, net={"hid_layers": [width, width]}), []
+    assert spec.agent.memory.batch_size == 16
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: seen.append(agent))
+    run_session(spec, begin(tmp_path, spec))
+    assert bool(seen) == sooner
+
+
 @pytest.mark.parametrize(
     ("mode", "keys", "by_numpy"),
     [

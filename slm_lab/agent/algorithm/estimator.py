@@ -72,7 +72,7 @@ def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tens
         log_prob: log-probabilities of the K, `[B, K]`.
         alpha: temperature, a scalar.
     """
-    q = reduce(torch.minimum, q.unbind()) if prob.shape[-1] == 1 else q.mean(0)
+    q = reduce(torch.minimum, [q[i] for i in range(len(q))]) if prob.shape[-1] == 1 else q.mean(0)
     return (prob * (q - alpha * log_prob)).sum(-1)
 
 
