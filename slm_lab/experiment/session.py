@@ -45,8 +45,8 @@ this share of the time: a replay memory of gigabytes is not written every few se
 
 STEPS_TO_COMPILE, LARGE_STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 10_000, 2_000
 """Gradient steps that earn back the 10 to 40 s that it takes to compile them: one saves 0.2 ms or more, and with matrix
-products of LARGE_PRODUCT more than 2 ms. Through convolutions more is saved on a GPU, and nothing on a CPU, where it is
-torch's library for them that takes the time."""
+products of LARGE_PRODUCT on a CPU more than 2 ms. Through convolutions more is saved on a GPU, and nothing on a CPU,
+where it is torch's library for them that takes the time."""
 
 LARGE_PRODUCT = 2**24
 """Multiplications of a matrix product: a batch of 256 in a layer of 256 to 256."""
@@ -236,9 +236,11 @@ class Session:
             return
         first_frame, first_steps = self._learned_first
         to_come = (steps - first_steps) / (frame - first_frame) * (self.spec.env.max_frame - frame)
-        enough: float = STEPS_TO_COMPILE if self.agent.largest_product < LARGE_PRODUCT else LARGE_STEPS_TO_COMPILE
+        on_cpu, enough = self.agent.device.type == "cpu", float(STEPS_TO_COMPILE)
         if self.agent.convolves:
-            enough = math.inf if self.agent.device.type == "cpu" else CONV_STEPS_TO_COMPILE
+            enough = math.inf if on_cpu else CONV_STEPS_TO_COMPILE
+        elif on_cpu and self.agent.largest_product >= LARGE_PRODUCT:
+            enough = LARGE_STEPS_TO_COMPILE
         self.compiled = to_come >= enough and not self.agent.recurrent and not self.agent.in_numpy
         if self.compiled:
             logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from slm_lab.agent.net import make_net
 from slm_lab.agent.net.critics import Critics
 from slm_lab.agent.net.learner import Learner, ParameterGroup
-from slm_lab.spec.net import MLPNet
+from slm_lab.spec.net import ConvNet, MLPNet
 
 FALLING = {"lr_scheduler_spec": {"name": "LinearToZero", "frame": 100}}
 
@@ -135,14 +135,27 @@ def seen_by_a_compiler(function, *inputs):
     return torch.compile(function, fullgraph=True, backend=count)(*inputs), called
 
 
+MLP = MLPNet(hid_layers=[16, 8], hid_layers_activation="relu", out_layer_activation="tanh")
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("layers", "batched"), [({}, 3), ({"layer_norm": True}, 0), ({"hid_layers": [8]}, 2)])
-def test_a_layer_of_twin_critics_is_one_batch_of_products(layers, batched, precision):
-    spec = MLPNet(**{"hid_layers": [16, 8], "hid_layers_activation": "relu", "out_layer_activation": "tanh"} | layers)
-    critics = Critics(spec, (3,), action_width=2)
+@pytest.mark.parametrize(
+    ("spec", "shape", "action_width", "outputs", "batched"),
+    [
+        (MLP, (3,), 2, 1, 3),
+        (MLP, (3,), 0, 4, 3),
+        (MLP, (2, 3), 2, 1, 3),
+        (MLP.model_copy(update={"hid_layers": [8]}), (3,), 2, 1, 2),
+        (MLP.model_copy(update={"layer_norm": True}), (3,), 2, 1, 0),
+        (MLP.model_copy(update={"hid_layers_activation": "prelu"}), (3,), 2, 1, 0),
+        (ConvNet(conv_hid_layers=[[4, 3, 2]], fc_hid_layers=[8]), (1, 8, 8), 2, 1, 0),  # each has its own convolution
+    ],
+)
+def test_a_layer_of_twin_critics_is_one_batch_of_products(spec, shape, action_width, outputs, batched, precision):
+    critics = Critics(spec, shape, action_width, outputs)
     for twin in critics.nets:
         twin.net.precision = precision
-    inputs = torch.randn(5, 3), torch.randn(5, 2)
+    inputs = torch.randn(5, *shape), torch.randn(5, action_width)
 
     def gradients(values):
         return values, *torch.autograd.grad(values.square().sum(), list(critics.parameters()))

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 OF_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
 """Memories whose batches are whole episodes, and so of any length."""
-AT_ONCE = 2**23
-"""Numbers that go into a net at once when no gradient is wanted, 32 MiB: of images, that bounds the memory."""
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**23
+"""Observations, and numbers in them (32 MiB), that go through a net at once where no gradient is wanted: bounds the
+memory."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def minibatches(data: Sequence[Any], size: int, generator: torch.Generator) -> I
     shuffle: dict[str, Any] = {"generator": generator, "device": generator.device}
     if not isinstance(obs, History):
         order = torch.randperm(len(obs), **shuffle)
-        if obs.numel() > AT_ONCE:  # too large to be there twice
+        if obs.numel() > NUMBERS_AT_ONCE:  # too large to be there twice
             yield from ([_rows(tensor, rows) for tensor in data] for rows in order.split(size))
             return
         columns = (_rows(tensor, order) for tensor in data)
@@ -262,11 +263,11 @@ def values(net: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
 
 
 def parts(obs: Tensor | History, *tensors: Tensor) -> Iterator[Sequence[Any]]:
-    """Flatten, and cut into parts of `AT_ONCE` numbers; a `History`, which is of no images, stays whole."""
+    """Flatten, and cut into parts that go through a net at once; a `History`, which is of no images, stays whole."""
     data = flatten(obs, *tensors)
     if isinstance(obs, History):
         return iter([data])
-    rows = max(1, AT_ONCE // obs[0, 0].numel())
+    rows = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // obs[0, 0].numel()))
     return zip(*(x.split(rows) for x in data), strict=True)
 
 

@@ -72,8 +72,16 @@ def soft_value(q: Tensor, prob: Tensor, log_prob: Tensor, alpha: Tensor) -> Tens
         log_prob: log-probabilities of the K, `[B, K]`.
         alpha: temperature, a scalar.
     """
-    q = reduce(torch.minimum, [q[i] for i in range(len(q))]) if prob.shape[-1] == 1 else q.mean(0)
+    q = lowest(q) if prob.shape[-1] == 1 else q.mean(0)
     return (prob * (q - alpha * log_prob)).sum(-1)
+
+
+def lowest(q: Tensor) -> Tensor:
+    """Return the lowest of several critics' values, `[count, ...]` -> `[...]`.
+
+    As `amin`, of which compilers make something slow; by indices, as to unbind makes torch import sympy.
+    """
+    return reduce(torch.minimum, [q[i] for i in range(len(q))])
 
 
 def project(probability: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:

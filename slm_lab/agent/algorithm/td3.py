@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.base import Setting, TargetUpdate, critic_group, critic_spec, merged_metrics
+from slm_lab.agent.algorithm.estimator import lowest
 from slm_lab.agent.algorithm.loss import LossFn, critics_loss, make_loss
 from slm_lab.agent.algorithm.random import random_actions
 from slm_lab.agent.net import make_net
@@ -143,7 +144,7 @@ def td3_critic_loss(
         smoothing = (target_noise * noise).clamp(-noise_clip, noise_clip)
         next_action = (nets.target_policy(next_obs) + smoothing).clamp(-1, 1)
         next_q = nets.target_critics(next_obs, next_action)
-        target = reward + discount * next_q.amin(0).squeeze(-1)
+        target = reward + discount * lowest(next_q).squeeze(-1)
     q = nets.critics(obs, action).squeeze(-1)
     error = (q.detach() - target).abs().mean(0)
     return critics_loss(q, target, weight, loss_fn), {"q": q.mean(), "error": error}

@@ -83,8 +83,9 @@ class Net(nn.Module):
                 return self.body(obs)
             obs = self.arranged(obs)
             if self.normalize:
-                # 0 to 255 are the same in any precision, and in a low one there is less to be moved
-                return self.body((obs.to(self.precision) if obs.dtype == torch.uint8 else obs.float()) / 255)
+                # the first convolution would round them anyway, and so there is less to be moved
+                dtype = self.precision if isinstance(self.body, ConvBody) else torch.float32
+                return self.body(obs.to(dtype).div_(255) if obs.dtype == torch.uint8 else obs.float() / 255)
             return self.body(obs.float())
 
     def arranged(self, obs: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class Net(nn.Module):
         with self.rounding(obs):
             features, chosen = self.features(obs), self.heads[heads]
             if torch.compiler.is_compiling() and len(chosen) > 1 and all(type(head) is nn.Linear for head in chosen):
-                return _at_once(chosen, features)
+                return _joined(chosen, features)
             return [head(features).float() for head in chosen]
 
     def _to_act(self, obs: np.ndarray, heads: slice) -> list[np.ndarray]:
@@ -147,7 +148,7 @@ class Net(nn.Module):
         return self._in_numpy if rows <= self._in_numpy.max_rows else None
 
 
-def _at_once(heads: Any, features: Tensor) -> list[Tensor]:
+def _joined(heads: Any, features: Tensor) -> list[Tensor]:
     """Return what linear layers put out, by one product: most of a small one is the way to it."""
     weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
     return list(nn.functional.linear(features, weight, bias).float().split([len(head.bias) for head in heads], -1))

@@ -11,7 +11,7 @@ from slm_lab.agent.net import Net, make_net
 from slm_lab.agent.net.build import is_elementwise, linear_layers, output_heads, spectral_norm_last
 from slm_lab.agent.net.conv import conv_body
 from slm_lab.spec import NetSpec
-from slm_lab.spec.net import ConvNet
+from slm_lab.spec.net import ConvNet, MLPNet
 
 
 class Critics(nn.Module):
@@ -31,19 +31,20 @@ class Critics(nn.Module):
         super().__init__()
         nets = [ActionValue(spec, obs_shape, action_width, outputs) for _ in range(count)]
         self.nets = nn.ModuleList(nets)
-        self._layers: list[tuple[Any, ...]] = _perceptrons([net.net for net in nets])
+        # other nets have parameters in other places as well
+        self._layers = _perceptrons([net.net for net in nets]) if isinstance(spec, MLPNet) else []
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values `[count, B, outputs]` of observations `[B, *obs]` and actions `[B, action_width]`."""
         if self._layers and torch.compiler.is_compiling():
-            return self._at_once(obs, action)
+            return self._as_batch(obs, action)
         return torch.stack([net(obs, action) for net in self.nets])
 
-    def _at_once(self, obs: Tensor, action: Tensor) -> Tensor:
+    def _as_batch(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values, a layer of all nets as one batch of products.
 
         On a CPU each net then stays on a core of its own: numbers that go from core to core can take longer than the
-        products. They are `[count, width, B]` on their way, as gradients so come out as the weights lie.
+        products. What is between layers is `[count, width, B]`: so gradients come out laid out as the weights.
         """
         first: Any = self.nets[0]
         with first.net.rounding(obs):
@@ -99,5 +100,5 @@ def _perceptrons(nets: Sequence[Net]) -> list[tuple[Any, ...]]:
         [layer for part in (net.body, *net.heads) for layer in (part if type(part) is nn.Sequential else [part])]
         for net in nets
     ]
-    plain = all((type(layer) is nn.Linear and layer.bias is not None) or is_elementwise(layer) for layer in layers[0])
-    return list(zip(*layers, strict=True)) if plain and not nets[0].normalize else []
+    plain = all(type(layer) is nn.Linear or is_elementwise(layer) for layer in layers[0])
+    return list(zip(*layers, strict=True)) if plain else []

@@ -195,6 +195,7 @@ class NumpyProgram:
         self.run: Callable[..., list[Any]] = fx.GraphModule(self._constants, self._graph).forward
         # by now the examples are of no use, and large
         self._value.clear()
+        self._known.clear()
         self._mine.clear()
 
     def of(self, node: fx.Node) -> Any:
@@ -384,7 +385,7 @@ def _clamped(program: NumpyProgram, _meta: Tensor, x: fx.Node, low: Any = None, 
 def _everywhere(program: NumpyProgram, x: fx.Node, limit: Any) -> Any:
     """Return a number in the shape of `x`: of two arrays, numpy finds the larger numbers in a fifth of the time."""
     number, like = program.number(limit), program.of(x)
-    known = number is not None and like.dtype == np.float32
+    known = number is not None and np.ndim(number) == 0 and like.dtype == np.float32
     return program.constant(np.full(like.shape, number, np.float32)) if known else limit
 
 
@@ -493,10 +494,10 @@ def _power(program: NumpyProgram, _meta: Tensor, x: fx.Node, exponent: Any) -> f
     return program.call(operator.pow, x, exponent)
 
 
-def _huber(program: NumpyProgram, _meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, delta: Any = 1.0) -> Any:
+def _huber(program: NumpyProgram, meta: Tensor, x: fx.Node, y: fx.Node, reduction: int = 1, delta: Any = 1.0) -> Any:
     _no_reduction(reduction)
     distance = program.call(np.absolute, program.call(operator.sub, x, y))
-    near = program.call(np.minimum, distance, delta)
+    near = _clamped(program, meta, distance, high=delta)
     half = program.call(operator.mul, near, program.constant(np.float32(0.5)))
     return program.call(operator.mul, near, program.call(operator.sub, distance, half))
 

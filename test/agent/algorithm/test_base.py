@@ -50,8 +50,9 @@ def test_metrics_are_averaged_over_the_steps():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_rollout_is_evaluated_step_by_step_and_part_by_part(shared, monkeypatch):
-    monkeypatch.setattr("slm_lab.agent.algorithm.base.AT_ONCE", 150)  # fifty rows of three numbers
+@pytest.mark.parametrize(("what", "at_once"), [("ROWS_AT_ONCE", 50), ("NUMBERS_AT_ONCE", 3 * 50)])
+def test_a_rollout_is_evaluated_step_by_step_and_part_by_part(shared, what, at_once, monkeypatch):
+    monkeypatch.setattr(f"slm_lab.agent.algorithm.base.{what}", at_once)
     net, _ = net_and_spec(shared=shared)
     steps, envs, rows, evaluate = 28, 2, [], net.policy_value
     monkeypatch.setattr(net, "policy_value", lambda obs: rows.append(len(obs)) or evaluate(obs))

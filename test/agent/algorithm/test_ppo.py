@@ -1,12 +1,16 @@
 from math import log
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from hand import ENTROPY, P, Q, add, make, set_policy
 from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.algorithm.ppo import ppo_loss
+from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.spec.net import ConvNet
 
 PPO = {
     "name": "PPO",
@@ -89,6 +93,18 @@ def test_the_first_epoch_by_hand(end, value_loss):
     metrics = algorithm.update(2)
     expected = {"policy_loss": 0.0, "value_loss": value_loss, "entropy": ENTROPY, "approx_kl": 0.0}  # ratio 1
     assert_close(metrics, expected | {"loss": 2 * value_loss - 0.1 * ENTROPY}, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_laid_out_once_for_all_epochs():
+    algorithm = ppo()
+    space = Box(0, 255, (3, 8, 8), np.uint8)
+    algorithm.net = ActorCritic(ConvNet(conv_hid_layers=[[4, 4, 2]], shared=True), space, Discrete(2))
+    fill(algorithm)
+    images = torch.randint(256, (2, 1, 3, 8, 8), dtype=torch.uint8)
+    batch = algorithm.memory.sample()._replace(obs=images, last_obs=images[0], final_obs=images[0, :0])
+    obs, *_ = algorithm.prepare(batch)
+    assert torch.equal(obs, images.flatten(0, 1))
+    assert obs.is_contiguous(memory_format=torch.channels_last)
 
 
 def policy_after(epochs, clip_eps):

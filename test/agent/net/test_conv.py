@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.batch_renorm import BatchRenorm
-from slm_lab.agent.net.build import ConvBody
+from slm_lab.agent.net.build import ConvBody, Net
 from slm_lab.agent.net.conv import Residual
 from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec.errors import SpecError
@@ -60,6 +60,9 @@ def test_pixels_are_divided_in_the_precision_of_the_products_to_the_same_numbers
     net(every)
     assert divided[0].dtype == torch.bfloat16  # half as much to move as in float32
     assert torch.equal(divided[0], (every / 255).bfloat16())
+    other = Net(nn.Identity(), [], normalize=True)  # its first layer may be none that rounds
+    other.precision = torch.bfloat16
+    assert torch.equal(other.features(every), every / 255)
 
 
 def test_init_fn_reaches_convolutions_and_fc_layers():
