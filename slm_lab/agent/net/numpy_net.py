@@ -98,6 +98,8 @@ def _run(layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
 def _layers(module: nn.Module) -> list[Layer]:
     layers: list[Any] = []
     for child in module if type(module) is nn.Sequential else [module]:
+        if child._forward_hooks or child._forward_pre_hooks:
+            raise TypeError(f"{child} does more than its weights tell")
         if type(child) is nn.Linear and child.weight.numel() <= MAX_PRODUCTS and child.bias is not None:
             layers.append((child.weight.detach().numpy().T, child.bias.detach().numpy(), None))
         elif type(child) in ACTIVATIONS and layers and layers[-1][2] is None:

@@ -24,13 +24,19 @@ def forbid_torch(net):
         raise AssertionError("run by torch")
 
     for layer in [*net.body, *net.heads]:
-        layer.register_forward_pre_hook(refuse)
+        layer.forward = refuse
 
 
 def act(net, obs, *heads):
     outputs = net(obs.numpy(), *heads)
     assert all(isinstance(out, np.ndarray) for out in outputs)
     return [torch.from_numpy(out).clone() for out in outputs]
+
+
+def hooked(net):
+    """A net whose first layer does more than its weights tell, as `weight_norm` and users' hooks make it do."""
+    net.body[0].register_forward_hook(lambda _layer, _inputs, out: out * 2)
+    return net
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -92,6 +98,7 @@ def test_it_follows_weights_that_move():
         (mlp(hid_layers=[600, 600]), torch.rand(1, 4)),
         (mlp(layer_norm=True), torch.rand(1, 4)),
         (mlp(spectral_norm=True), torch.rand(1, 4)),
+        (hooked(mlp()), torch.rand(1, 4)),
         (
             make_net(ConvNet(conv_hid_layers=[[4, 3, 1, 0, 1]], fc_hid_layers=[]), (1, 8, 8), [2]),
             torch.rand(1, 1, 8, 8),
