@@ -19,7 +19,7 @@ from slm_lab.experiment.evaluate import evaluate
 from slm_lab.experiment.lock import only_one
 from slm_lab.experiment.options import RunOptions
 from slm_lab.experiment.paths import RunPaths
-from slm_lab.experiment.profiling import PHASES, bottleneck, profiler
+from slm_lab.experiment.profiling import PHASES, profiler, summary
 from slm_lab.experiment.signals import StopRequest
 from slm_lab.lib.clock import Clock, crossed
 from slm_lab.lib.device import pick_device
@@ -43,7 +43,7 @@ SAVE_SHARE = 0.02
 """A checkpoint is written at the first log row and then every 10 seconds, or less often where it would take more than
 this share of the time: a replay memory of gigabytes is not written every few seconds."""
 
-STEPS_TO_COMPILE, LARGE_STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 10_000, 2_000
+STEPS_TO_COMPILE, LARGE_STEPS_TO_COMPILE, CONV_STEPS_TO_COMPILE = 50_000, 15_000, 2_000
 """Gradient steps that earn back the 10 to 40 s that it takes to compile them: one saves 0.2 ms or more, and with matrix
 products of LARGE_PRODUCT on a CPU more than 2 ms. Through convolutions more is saved on a GPU, and nothing on a CPU,
 where it is torch's library for them that takes the time."""
@@ -117,7 +117,7 @@ class Session:
                 if self.options.torch_compile == "auto":
                     self.agent.use_numpy()
                 if self.compiled:
-                    self.agent.compile()
+                    self._compile("as told" if self.options.torch_compile == "true" else "as before")
                 profile = self.options.profile if self.index == 0 else "false"
                 with profiler(profile, self.paths, self.env, self.agent) as told:
                     try:
@@ -125,7 +125,7 @@ class Session:
                     except DivergenceError as error:
                         raise self._env_is_broken() or error from None
                 if profile != "false" and any(self._spent_in_all.values()):
-                    logger.info("session {}: {}", self.index, bottleneck(self._spent_in_all))
+                    logger.info("session {}: {}", self.index, summary(self._spent_in_all, self.paths))
                 self._end_together()
                 if self.clock.frame != self._saved_frame:
                     if self.stop.requested:
@@ -243,8 +243,11 @@ class Session:
             enough = LARGE_STEPS_TO_COMPILE
         self.compiled = to_come >= enough and not self.agent.recurrent and not self.agent.in_numpy
         if self.compiled:
-            logger.info("session {}: torch.compile is worth its time for {:.0f} gradient steps", self.index, to_come)
-            self.agent.compile()
+            self._compile(f"{to_come:.0f} gradient steps are to come, and {enough:.0f} earn it back")
+
+    def _compile(self, why: str) -> None:
+        logger.info("session {}: torch.compile: {}; it takes 10 to 40 s, less from its cache", self.index, why)
+        self.agent.compile()
 
     def _env_is_broken(self) -> DivergenceError | None:
         """Return what to say where it is the environment that gave no numbers: no algorithm can stay finite then."""

@@ -233,7 +233,22 @@ def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, 
     marks = {event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"}
     assert {"Agent.act", "CartPoleVecEnv.step", "Agent.observe", "Agent.update"} <= marks
     (line,) = [line for line in log_messages if " % " in line]
-    assert re.search(r"session 0: \d\d % (act|env|memory|learn): .*env\.num_envs|GPU", line)
+    assert re.search(r"session 0: \d\d % (act|env|memory|learn): .*(env\.num_envs|GPU)", line)
+    assert line.rstrip().endswith("tiny_t0_s0_trace.json")
+
+
+def test_a_run_too_short_for_a_trace_says_so(tmp_path, log_messages):
+    spec = make_spec("DoubleDQN", max_frame=40)
+    run_session(spec, begin(tmp_path, spec), options=RunOptions(profile="cpu"))
+    (line,) = [line for line in log_messages if " % " in line]
+    assert line.rstrip().endswith("none, as it begins after 4 training events")
+
+
+def test_a_run_that_compiles_says_why(tmp_path, monkeypatch, log_messages):
+    monkeypatch.setattr("slm_lab.agent.Agent.compile", lambda agent: None)
+    spec = make_spec("DoubleDQN", max_frame=40)
+    run_session(spec, begin(tmp_path, spec), options=RunOptions(torch_compile="true"))
+    assert any("torch.compile: as told" in line for line in log_messages)
 
 
 def test_the_bottleneck_is_what_took_longest():

@@ -5,6 +5,9 @@ from typing import Any
 
 from loguru import logger
 
+_warned: set[str] = set()
+"""What was warned of in this process: all learners meet the same obstacle."""
+
 
 class NotInNumpy(Exception):  # noqa: N818 - nothing went wrong: torch does it then
     """A gradient step cannot be done by numpy; the text says why."""
@@ -34,5 +37,8 @@ class OrPlain:
             result = self.plain(*args)
             cause = getattr(error, "inner_exception", error)
             why = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-            logger.warning("--torch-compile: {} cannot be compiled here and is done without ({})", self.what, why)
+            warning = f"--torch-compile: {self.what} cannot be compiled here and is done without ({why})"
+            if warning not in _warned:
+                _warned.add(warning)
+                logger.warning("{}", warning)
             return result
