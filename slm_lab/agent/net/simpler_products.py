@@ -1,5 +1,6 @@
 """Matrix products of a compiled graph, for a CPU: each is a call of its own, and what else it does is better fused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,29 +42,23 @@ def _takes_vector(match: Match) -> bool:
     return _with_vector(match.kwargs["left"].meta["val"], match.kwargs["right"].meta["val"])
 
 
-@register_graph_pattern(
-    CallFunction(_aten.baddbmm.default, KeywordArg("bias"), KeywordArg("left"), KeywordArg("right")),
-    pass_dict=_patterns,
-    extra_check=lambda match: not match.output_node().kwargs,
-)
-@register_graph_pattern(
-    CallFunction(_aten.addmm.default, KeywordArg("bias"), KeywordArg("left"), KeywordArg("right")),
-    pass_dict=_patterns,
-    extra_check=lambda match: not match.output_node().kwargs,  # factors, which no layer has
-)
+def _has_no_factors(match: Match) -> bool:
+    return not match.output_node().kwargs  # no layer has them
+
+
+def _rewrites(operation: Any, *names: str, where: Callable[[Match], bool]) -> Callable[..., Any]:
+    """Return the decorator of what is to replace an operation of arguments with these names."""
+    pattern = CallFunction(operation, *map(KeywordArg, names))
+    return register_graph_pattern(pattern, pass_dict=_patterns, extra_check=where)
+
+
+@_rewrites(_aten.addmm.default, "bias", "left", "right", where=_has_no_factors)
+@_rewrites(_aten.baddbmm.default, "bias", "left", "right", where=_has_no_factors)
 def _bias_after_product(match: Match, bias: fx.Node, left: fx.Node, right: fx.Node) -> None:
     match.replace_by_example(lambda b, x, w: product(x, w) + b, [bias, left, right])
 
 
-@register_graph_pattern(
-    CallFunction(_aten.bmm.default, KeywordArg("left"), KeywordArg("right")),
-    pass_dict=_patterns,
-    extra_check=_takes_vector,
-)
-@register_graph_pattern(
-    CallFunction(_aten.mm.default, KeywordArg("left"), KeywordArg("right")),
-    pass_dict=_patterns,
-    extra_check=_takes_vector,
-)
+@_rewrites(_aten.mm.default, "left", "right", where=_takes_vector)
+@_rewrites(_aten.bmm.default, "left", "right", where=_takes_vector)
 def _of_a_vector(match: Match, left: fx.Node, right: fx.Node) -> None:
     match.replace_by_example(product, [left, right])
