@@ -50,10 +50,11 @@ class Agent:
         hidden: HiddenState | None = getattr(self.algorithm, "hidden", None)
         self._hidden = hidden if hidden is not None and hidden.size else None
         small = 0 < self._largest_layer <= LARGEST_LAYER and spec.meta.precision == "float32"
-        # batches of any length would need a program each, and what a net from outside looks at is not known
+        # batches of any length would need a graph each, and what a net from outside looks at is not known
         known = {net.type for net in (spec.agent.net, spec.agent.critic_net) if net is not None} <= BODIES.keys()
-        fixed = spec.agent.memory is not None and spec.agent.memory.name not in OF_EPISODES
-        self._suits_numpy = small and known and fixed and not self.recurrent
+        of_steps = spec.agent.memory is not None and spec.agent.memory.name not in OF_EPISODES
+        self._suits_graph = known and of_steps and not self.recurrent
+        self._suits_numpy = small and self._suits_graph
         self._rows = getattr(spec.agent.algorithm, "minibatch_size", getattr(self.algorithm.memory, "batch_size", 1))
 
     def _nets(self) -> list[Net]:
@@ -140,9 +141,12 @@ class Agent:
         return all(learner.in_numpy for learner in self.algorithm.learners.values())
 
     def compile(self) -> None:
-        """Hand the gradient steps to `torch.compile`, and on a GPU the nets' part in acting."""
+        """Hand the gradient steps to torch's compiler, and on a GPU the nets' part in acting."""
         for learner in self.algorithm.learners.values():
-            learner.compile()
+            if self._suits_graph and self.device.type == "cpu":
+                learner.compile_ahead()
+            else:
+                learner.compile()
         if self.device.type == "cuda":
             for net in self._nets():
                 net.capture()

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim.adam import Adam
 
@@ -48,3 +49,24 @@ class AdamOf:
             columns = [[state[name] for state in states if name in state] for name in AdamState._fields]
             self._source, self._state = optimizer.state, AdamState(*columns)
         return self._state
+
+
+class AdamInGraph:
+    """A group's Adam as a graph takes it: a number would be part of the graph, and a schedule changes the rate."""
+
+    def __init__(self, group: ParameterGroup) -> None:
+        self.group, self._of = group, AdamOf(group)
+        self._now: tuple[AdamState, Tensor] | None = None
+        self._rate = 0.0
+
+    def now(self) -> tuple[AdamState, Tensor] | None:
+        """Return the state and the learning rate, the same tensors while no other state is loaded; None as `AdamOf`."""
+        state = self._of.state()
+        if state is None:
+            return None
+        if self._now is None or self._now[0] is not state:
+            self._now, self._rate = (state, torch.zeros((), device=state.exp_avg[0].device)), 0.0
+        if self.group.lr != self._rate:
+            self._rate = self.group.lr
+            self._now[1].fill_(self._rate)
+        return self._now

@@ -13,12 +13,16 @@ class NotInNumpy(Exception):  # noqa: N818 - nothing went wrong: torch does it t
     """A gradient step cannot be done by numpy; the text says why."""
 
 
+class NotRecorded(Exception):  # noqa: N818 - nothing went wrong: it is done in another way then
+    """A function does what a graph of torch's operations cannot repeat; the text says what."""
+
+
 class OrPlain:
     """Calls `fast`; from its first failure on, which is warned of, `plain`, which does the same without a compiler.
 
     Args:
         what: is done, for the warning.
-        fast: fails, if ever, before anything is changed, and with an error of any kind.
+        fast: fails, if ever, before anything is changed, and with an error of any kind; NotRecorded is passed on.
         plain: passes on errors of its own.
     """
 
@@ -32,6 +36,8 @@ class OrPlain:
             return self.plain(*args)
         try:
             return self.fast(*args)
+        except NotRecorded:
+            raise
         except Exception as error:  # of a compiler everything may come; what is the code's own comes again without it
             self.fast = None
             result = self.plain(*args)

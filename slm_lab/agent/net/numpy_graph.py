@@ -14,12 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from slm_lab.agent.net.fallback import NotInNumpy
-from slm_lab.agent.net.numpy_net import hidden_from_numpy
+from slm_lab.agent.net.recorder import Recorder, record
 
 _aten: Any = torch.ops.aten
 _MORE = [_aten.elu, _aten.hardtanh, _aten.leaky_relu, _aten.native_layer_norm, _aten.native_layer_norm_backward]
@@ -29,113 +26,29 @@ _SIMPLER = {name: do for name, do in _FOUND.items() if not name._schema.is_mutab
 
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], differentiable: int) -> fx.GraphModule:
-    """Return the operations of `function`, which may take gradients, as a graph without any of torch's autograd.
-
-    Args:
-        function: of as many tensors, to a sequence of tensors, some of them None.
-        inputs: examples.
-        differentiable: how many of them, from the first on, it takes gradients with respect to.
+    """Return what `record` does, in simpler operations where torch knows how, none of which is in place.
 
     Raises:
-        NotInNumpy: numbers are drawn or looked at, a tensor is neither among the inputs nor made of them, or something
-            is changed in place that others look at.
-        Exception: of any kind, where an operation is not one of torch's own.
+        NotInNumpy: something is changed in place that others look at.
+        Exception: as `record`.
     """
-    copies = [x.detach().clone() for x in inputs]  # the same memory would be the same tensor
-    for leaf in copies[:differentiable]:
-        leaf.requires_grad_()
-    recorder = _Recorder(copies)
-    with hidden_from_numpy(), _NoLooks(), recorder:
-        outputs = function(*copies)
-    graph = recorder.graph
-    graph.output([None if out is None else recorder.node_of(out) for out in outputs])
-    for node in graph.nodes:
+    traced = record(function, inputs, differentiable, _InSimplerOnes)
+    for node in traced.graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem and node.target._schema.is_mutable:
             node.target = _in_new_place(node)
-    graph.eliminate_dead_code()
-    return fx.GraphModule(recorder.constants, graph)
+    traced.graph.eliminate_dead_code()
+    return traced
 
 
-class _Recorder(TorchDispatchMode):
-    """Writes down every operation below torch's autograd, in simpler ones where torch knows how, as nodes of a graph.
+class _InSimplerOnes(Recorder):
+    """Writes down what is translated here as it is, and the rest in simpler operations."""
 
-    torch's own tracer does so too, but imports the compiler: a second, and 70 MB. Here operations are carried out as
-    well, and a tensor is known by its place in memory, as autograd makes new ones of those that it keeps.
-
-    Args:
-        inputs: the tensors that operations may begin with, besides constants.
-    """
-
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.graph, self.constants = fx.Graph(), dict[str, Tensor]()
-        self._nodes: dict[Any, fx.Node] = {}
-        for index, x in enumerate(inputs):
-            self._note(x, self.graph.placeholder(f"x{index}"))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # or torch would import its compiler, to keep it out of __torch_dispatch__
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Carry out and write down `func`, or what it comes to in simpler operations."""
-        kwargs = kwargs or {}
-        if func not in _TABLE:
-            with self:  # operations within are seen as well
-                found = _SIMPLER[func](*args, **kwargs) if func in _SIMPLER else func.decompose(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise NotInNumpy(f"{func}, which draws numbers")
-        if torch.Tag.data_dependent_output in func.tags:
-            raise NotInNumpy(f"{func}, as what follows hangs on a number")
-        if func is _aten.lift_fresh.default:  # a number that is written in the loss
-            name = f"written{len(self.constants)}"
-            self.constants[name] = args[0]
-            node = self.graph.get_attr(name)
-        else:
-            node = self.graph.call_function(func, *tree_map(self._node_or_number, (args, kwargs)))
-        found = func(*args, **kwargs)
-        if isinstance(found, Tensor):
-            self._note(found, node)
-        else:
-            node.meta["val"] = found
-            for index, part in enumerate(found):
-                if isinstance(part, Tensor):
-                    self._note(part, self.graph.call_function(operator.getitem, (node, index)))
-        return found
-
-    def node_of(self, x: Tensor) -> fx.Node:
-        """Return the node whose result is `x`.
-
-        Raises:
-            NotInNumpy: there is none.
-        """
-        found = self._nodes.get(_place(x))
-        if found is None:
-            raise NotInNumpy("a tensor that is neither in the nets nor in the batch")
-        return found
-
-    def _node_or_number(self, x: Any) -> Any:
-        return self.node_of(x) if isinstance(x, Tensor) else x
-
-    def _note(self, x: Tensor, node: fx.Node) -> None:
-        node.meta["val"] = x  # held there, so that no place is taken twice
-        self._nodes[_place(x)] = node
-
-
-class _NoLooks(TorchFunctionMode):
-    """Refuses what looks at numbers on a way that a dispatch mode does not see: they would become constants."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`."""
-        if func in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
-            raise NotInNumpy(f"{func.__name__}, as what follows hangs on a number")
-        return func(*args, **(kwargs or {}))
-
-
-def _place(x: Tensor) -> Any:
-    return x.data_ptr(), x.shape, x.stride(), x.dtype
+    def simpler(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Carry out `func` by simpler operations."""
+        if func in _TABLE:
+            return NotImplemented
+        with self:  # operations within are seen as well
+            return _SIMPLER[func](*args, **kwargs) if func in _SIMPLER else func.decompose(*args, **kwargs)
 
 
 def _in_new_place(node: fx.Node) -> Any:
