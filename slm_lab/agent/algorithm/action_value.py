@@ -62,7 +62,8 @@ class C51:
     """
 
     def __init__(self, v_min: float, v_max: float, num_atoms: int, device: torch.device) -> None:
-        self.atoms, self.support = num_atoms, torch.linspace(v_min, v_max, num_atoms, device=device)
+        # not made on the device: on torch's meta device that imports sympy, which takes a third of a second
+        self.atoms, self.support = num_atoms, torch.linspace(v_min, v_max, num_atoms, device="cpu").to(device)
 
     def q(self, out: Tensor) -> Tensor:
         """Return the values `[B, A]`."""

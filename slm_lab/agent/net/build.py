@@ -299,13 +299,6 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def flat_width(body: nn.Module, obs_shape: tuple[int, ...]) -> int:
-    """Return the number of features that `body` makes of one observation, without computing any."""
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in body.state_dict().items()}
-    return torch.func.functional_call(body, on_meta, torch.empty(1, *obs_shape, device="meta")).numel()
-
-
-@torch.no_grad()
 def put_out(body: nn.Module, *inputs: Tensor) -> Tensor:
     """Return what `body` makes of inputs, and leave no trace in it."""
     training = body.training

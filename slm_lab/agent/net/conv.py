@@ -1,13 +1,13 @@
 """Convolutional net for images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from torch import Tensor, nn
 
 from slm_lab.agent.net.build import (
     ConvBody,
     activation_layers,
-    flat_width,
     init_layer,
     linear_layers,
     renorm_layers,
@@ -45,14 +45,13 @@ def conv_body(spec: Convolutional, obs_shape: tuple[int, ...]) -> tuple[nn.Modul
     convolutions = (
         impala_layers(spec, obs_shape[0]) if spec.conv_hid_layers == "impala" else conv_layers(spec, obs_shape[0])
     )
-    layers = [*convolutions, nn.Flatten()]
     try:
-        width = flat_width(nn.Sequential(*layers), obs_shape)
-    except RuntimeError as error:
+        width = flat_width(convolutions, obs_shape)
+    except ValueError as error:
         raise SpecError(
             f"agent.net.conv_hid_layers: {spec.conv_hid_layers} does not fit an image of {obs_shape}: {error}"
         ) from error
-    sizes = [width, *spec.fc_hid_layers]
+    layers, sizes = [*convolutions, nn.Flatten()], [width, *spec.fc_hid_layers]
     layers += linear_layers(sizes, spec.hid_layers_activation, spec.init_fn, batch_renorm=spec.batch_renorm)
     body = ConvBody(*layers)
     if spec.spectral_norm:
@@ -83,6 +82,31 @@ def impala_layers(spec: Convolutional, channels: int) -> list[nn.Module]:
         layers += [Residual(spec, out_channels), Residual(spec, out_channels)]
         channels = out_channels
     return layers + activation_layers(spec.hid_layers_activation)
+
+
+def flat_width(layers: Iterable[nn.Module], obs_shape: Sequence[int]) -> int:
+    """Return how many numbers `layers`, convolutions and what stands between them, make of one image `(C, H, W)`.
+
+    They are counted: to run them, even on torch's meta device, imports sympy and torch._dynamo, which takes a second.
+
+    Raises:
+        ValueError: a kernel is larger than what it is to see.
+    """
+    channels, size = obs_shape[0], np.array(obs_shape[1:])
+    for layer in layers:
+        if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            continue  # keeps the shape
+        padded = size + 2 * np.array(layer.padding)
+        kernel = np.array(layer.dilation) * (np.array(layer.kernel_size) - 1) + 1
+        if (kernel > padded).any():
+            seen, wide = (" x ".join(map(str, np.broadcast_to(lengths, 2))) for lengths in (padded, kernel))
+            raise ValueError(
+                f"Calculated padded input size per channel: ({seen}). Kernel size: ({wide}). Kernel size can't be "
+                "greater than actual input size"
+            )
+        size = (padded - kernel) // layer.stride + 1
+        channels = getattr(layer, "out_channels", channels)
+    return channels * int(size.prod())
 
 
 class Residual(nn.Module):
