@@ -1,5 +1,7 @@
 """`slm-lab check` and `slm-lab list`."""
 
+import atexit
+import gc
 import json
 from pathlib import Path
 
@@ -79,6 +81,16 @@ def test_check_prints_the_resolved_spec_and_its_sizes(spec_file, capsys):
     assert "net: 58 parameters" in summary
     assert "a session, 1 at once" in summary
     assert "free" in summary
+
+
+def test_a_check_looks_for_no_garbage_nor_does_the_end_of_its_process(spec_file, monkeypatch):
+    looking, at_the_end = [], []
+    monkeypatch.setattr(module, "measure", lambda spec: looking.append(gc.isenabled()) or measure(spec))
+    monkeypatch.setattr(atexit, "register", at_the_end.append)
+    assert main(["check", spec_file, "tiny"]) == 0
+    assert (looking, at_the_end, gc.isenabled()) == ([False], [gc.freeze], True)
+    assert main(["check", spec_file, "nobody"]) == 2
+    assert gc.isenabled()
 
 
 def test_a_memory_that_does_not_fit_is_refused_with_one_that_does(spec_file, capsys):
