@@ -102,6 +102,19 @@ print([name for name in {HEAVY} if name in sys.modules])
     assert done.stdout.strip() == "[]"
 
 
+def test_what_ships_is_measured_without_what_a_check_does_not_need():
+    # torch imports the first two by itself, for some of what is done on its meta device: that takes a second
+    unneeded = ["torch._dynamo", "sympy", "scipy", "pandas", "plotly", "ray", "tensorboard", "optuna"]
+    code = f"""
+import sys
+from slm_lab.cli.check import check_all
+assert check_all({str(ROOT / "spec" / "benchmark")!r}, ())
+print([name for name in {unneeded} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_package_hands_out_what_notebooks_use():
     from slm_lab.experiment.trial import Trial
     from slm_lab.spec import load_spec

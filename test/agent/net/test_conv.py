@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from slm_lab.agent.net import count_parameters, make_net
 from slm_lab.agent.net.batch_renorm import BatchRenorm
 from slm_lab.agent.net.build import ConvBody, Net
-from slm_lab.agent.net.conv import Residual
+from slm_lab.agent.net.conv import Residual, conv_layers, flat_width
 from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec.errors import SpecError
 from slm_lab.spec.net import ConvNet
@@ -96,6 +96,28 @@ def test_a_vector_is_no_image():
 def test_an_image_may_be_too_small():
     with pytest.raises(SpecError, match=r"agent\.net\.conv_hid_layers: .* does not fit an image of \(4, 10, 10\)"):
         make_net(ConvNet(**NATURE), (4, 10, 10), [2])
+
+
+@pytest.mark.parametrize("layers", [[], [[3, 4]], [[3, 4, 3, 2], [2, 3, 2, 1, 2]], "nature", "impala"])
+@pytest.mark.parametrize("size", [(36, 45), (45, 37)])
+def test_the_width_is_that_of_what_the_convolutions_make(layers, size):
+    net = make_net(ConvNet(conv_hid_layers=layers, hid_layers_activation="relu"), (2, *size), [2])
+    assert net.heads[0].in_features == net.body(torch.zeros(1, 2, *size)).shape[1]
+
+
+def test_what_an_image_is_too_small_for_is_told_as_torch_tells_it():
+    spec = ConvNet(conv_hid_layers=[[2, 3, 2, 1], [2, 4, 1, 0, 2]], hid_layers_activation="relu")
+    layers = nn.Sequential(*conv_layers(spec, 1))
+    with pytest.raises(RuntimeError, match="Calculated padded") as torchs:
+        layers(torch.zeros(1, 1, 20, 12))
+    with pytest.raises(ValueError, match="Calculated padded") as ours:
+        flat_width(layers, (1, 20, 12))
+    assert str(ours.value) == str(torchs.value)
+
+
+def test_a_batch_norm_may_see_a_single_pixel():
+    net = make_net(ConvNet(**SMALL | {"conv_hid_layers": [[5, 8]]}, batch_norm=True), (1, 8, 8), [2])
+    assert net(torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8))[0].shape == (3, 2)
 
 
 def test_the_nature_preset_is_what_it_stands_for():
