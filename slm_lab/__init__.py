@@ -4,6 +4,7 @@
 >>> Trial(load_spec("demo.json", "dqn_cartpole")).run()  # doctest: +SKIP
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 __version__ = "6.0.0"
 __all__ = ["Spec", "SpecError", "Trial", "load_spec"]
+
+# Read where torch is first imported. A thread that waits for another is to sleep after a few microseconds, not a
+# thousand: while another program is at work on a core, threads would wait for each other for most of the time.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOME = {
     "Spec": "slm_lab.spec",
