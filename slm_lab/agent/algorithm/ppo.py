@@ -106,7 +106,7 @@ class PPO:
 
     def prepare(self, batch: RolloutBatch) -> list[Any]:
         """Return obs, action, log-probability, advantage, value target and value [T*N, ...], and the value's scale."""
-        spec, batch = self.spec, batch._replace(obs=self.net.arranged(batch.obs))
+        spec = self.spec
         output, next_value, log_prob = values_and_log_probs(self.net, batch)
         value, next_value = (symexp(output), symexp(next_value)) if spec.symlog else (output, next_value)
         advantage = gae(batch.reward, value, next_value, batch.terminated, batch.done, spec.gamma, spec.lam)

@@ -56,6 +56,12 @@ def allocate(plan: Plan, pinned: bool = False) -> dict[str, np.ndarray]:
         ) from error
 
 
+def channels_last(blank: np.ndarray) -> np.ndarray:
+    """Return a view of blank images `[..., C, H, W]` in which the channels of a pixel lie side by side in memory."""
+    *rows, channels, height, width = blank.shape
+    return np.moveaxis(blank.reshape(*rows, height, width, channels), -1, -3)
+
+
 def check_state(where: str, mine: Mapping[str, object], saved: Mapping[str, object]) -> None:
     """Raise ValueError where the sizes of a saved memory are not those of this one."""
     for name, value in mine.items():

@@ -88,13 +88,6 @@ class ActorCritic(nn.Module):
         *outputs, value = self.net(obs)
         return self._policy_of(outputs), value.squeeze(-1)
 
-    def arranged(self, obs: Tensor | History) -> Any:
-        """Return a rollout's observations `[T, N, *obs]` laid out for who goes through them often."""
-        if isinstance(obs, History):
-            return obs
-        net = self.net if self.shared else self.actor
-        return net.arranged(obs.flatten(0, 1)).unflatten(0, obs.shape[:2])
-
     def forward(self, obs: Tensor | History) -> tuple[Distribution, Tensor | None]:
         """Return policy and value (None without a critic): the entry for `torch.func.functional_call`."""
         return self.policy_value(obs) if self.has_critic else (self.policy(obs), None)

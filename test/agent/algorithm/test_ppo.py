@@ -9,7 +9,9 @@ from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.algorithm.ppo import ppo_loss
+from slm_lab.agent.memory import OnPolicyBatchReplay
 from slm_lab.agent.net.actor_critic import ActorCritic
+from slm_lab.env import Step
 from slm_lab.spec.net import ConvNet
 
 PPO = {
@@ -95,16 +97,18 @@ def test_the_first_epoch_by_hand(end, value_loss):
     assert_close(metrics, expected | {"loss": 2 * value_loss - 0.1 * ENTROPY}, rtol=1e-5, atol=1e-6)
 
 
-def test_images_are_laid_out_once_for_all_epochs():
-    algorithm = ppo()
-    space = Box(0, 255, (3, 8, 8), np.uint8)
+def test_images_are_learned_from_where_they_lie_in_the_rollout():
+    algorithm, space = ppo(), Box(0, 255, (3, 8, 8), np.uint8)
     algorithm.net = ActorCritic(ConvNet(conv_hid_layers=[[4, 4, 2]], shared=True), space, Discrete(2))
-    fill(algorithm)
-    images = torch.randint(256, (2, 1, 3, 8, 8), dtype=torch.uint8)
-    batch = algorithm.memory.sample()._replace(obs=images, last_obs=images[0], final_obs=images[0, :0])
-    obs, *_ = algorithm.prepare(batch)
-    assert torch.equal(obs, images.flatten(0, 1))
-    assert obs.is_contiguous(memory_format=torch.channels_last)
+    algorithm.memory = OnPolicyBatchReplay(obs_space=space, action_space=Discrete(2), num_envs=2, horizon=2)
+    seen = np.random.default_rng(0).integers(256, size=(3, 2, 3, 8, 8), dtype=np.uint8)
+    none = np.zeros(2, np.float32)
+    for t in range(2):
+        algorithm.memory.add(seen[t], none, Step(seen[t + 1], none, none > 0, none > 0, seen[t + 1]))
+    rows = algorithm.memory.state_dict()["obs"]
+    obs, *_ = algorithm.prepare(algorithm.memory.sample())
+    assert torch.equal(obs, torch.from_numpy(seen[:2]).flatten(0, 1))
+    assert algorithm.net.net.arranged(obs).data_ptr() == obs.data_ptr() == rows.data_ptr()  # and so in no other layout
 
 
 def policy_after(epochs, clip_eps):

@@ -144,6 +144,15 @@ def test_observations_keep_their_dtype_but_for_float64():
 
 
 @pytest.mark.parametrize("make", [rollout_for, episodes_for])
+def test_images_lie_as_convolutions_on_a_cpu_want_them(make):
+    stream = Stream(num_envs=2, frame_stack=4, dtype=np.uint8, end_rate=0.1)
+    memory = make(stream)
+    while not memory.ready or memory.state_dict()["obs"].shape[0] < 5:  # the one for episodes has grown
+        memory.add(*stream.step())
+    assert memory.sample().obs.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("make", [rollout_for, episodes_for])
 def test_incomplete_batch_is_refused(make):
     stream = Stream(end_rate=0.0)
     memory = make(stream)
