@@ -41,7 +41,12 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], differentiable
 
 
 class _InSimplerOnes(Recorder):
-    """Writes down what is translated here as it is, and the rest in simpler operations."""
+    """Writes down what is translated here as it is, and the rest in simpler operations; every node keeps its result."""
+
+    def note(self, found: Any, node: fx.Node) -> None:
+        """Know what `node` comes to."""
+        node.meta["val"] = found
+        super().note(found, node)
 
     def simpler(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Carry out `func` by simpler operations."""

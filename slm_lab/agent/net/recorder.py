@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -18,7 +19,8 @@ class Recorder(TorchDispatchMode):
     """Writes down every operation below torch's autograd as a node of a graph.
 
     torch's own tracer does so too, but imports the compiler: a second, and 70 MB. Here operations are carried out as
-    well, and a tensor is known by its place in memory, as autograd makes new ones of those that it keeps.
+    well, and a tensor is known by its place in memory, as autograd makes new ones of those that it keeps. No results
+    are held here, so that recording takes no more memory than a step: a place is forgotten when it is freed.
 
     Args:
         inputs: the tensors that operations may begin with, besides constants.
@@ -27,9 +29,9 @@ class Recorder(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.graph, self.constants = fx.Graph(), dict[str, Tensor]()
-        self._nodes: dict[Any, fx.Node] = {}
+        self._nodes: dict[Any, tuple[fx.Node, StorageWeakRef]] = {}
         for index, x in enumerate(inputs):
-            self._note(x, self.graph.placeholder(f"x{index}"))
+            self.note(x, self.graph.placeholder(f"x{index}"))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -56,14 +58,17 @@ class Recorder(TorchDispatchMode):
         else:
             node = self.graph.call_function(func, *tree_map(self._node_or_number, (args, kwargs)))
         found = func(*args, **kwargs)
-        if isinstance(found, Tensor):
-            self._note(found, node)
-        elif found is not None:  # some change several tensors in place, and return nothing
-            node.meta["val"] = found
-            for index, part in enumerate(found):
-                if isinstance(part, Tensor):
-                    self._note(part, self.graph.call_function(operator.getitem, (node, index)))
+        self.note(found, node)
         return found
+
+    def note(self, found: Any, node: fx.Node) -> None:
+        """Know what `node` comes to: a tensor, several, or none where others are changed in place."""
+        if isinstance(found, Tensor):
+            self._nodes[_place(found)] = node, StorageWeakRef(found.untyped_storage())
+            return
+        for index, part in enumerate(found or ()):
+            if isinstance(part, Tensor):
+                self.note(part, self.graph.call_function(operator.getitem, (node, index)))
 
     def node_of(self, x: Tensor) -> fx.Node:
         """Return the node whose result is `x`.
@@ -71,17 +76,13 @@ class Recorder(TorchDispatchMode):
         Raises:
             NotRecorded: there is none.
         """
-        found = self._nodes.get(_place(x))
-        if found is None:
+        node, place = self._nodes.get(_place(x), (None, None))
+        if node is None or place is None or place.expired():
             raise NotRecorded("a tensor that is neither in the nets nor in the batch")
-        return found
+        return node
 
     def _node_or_number(self, x: Any) -> Any:
         return self.node_of(x) if isinstance(x, Tensor) else x
-
-    def _note(self, x: Tensor, node: fx.Node) -> None:
-        node.meta["val"] = x  # held there, so that no place is taken twice
-        self._nodes[_place(x)] = node
 
 
 def record(
