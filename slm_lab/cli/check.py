@@ -19,16 +19,18 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 @contextmanager
 def uncollected() -> Generator[None]:
-    """Look for no garbage, nor when the process ends: nothing that an import has made is any.
+    """Look for no garbage here, nor when the process ends: what imports make is none.
 
-    To look through all that torch has made takes a fifth of a second while it is imported, and as much at the end.
+    To look through all that torch makes takes a fifth of a second while it is imported, and as much at the end.
     """
     atexit.register(gc.freeze)
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 @uncollected()

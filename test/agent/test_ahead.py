@@ -1,15 +1,21 @@
 """The gradient step as a library that another process compiles."""
 
-import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 from agents import Run, make_spec
 from loguru import logger
+from torch import nn
 from torch.testing import assert_close
 
 from slm_lab.agent.net import ahead
+from slm_lab.agent.net.fallback import NotRecorded
+from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.agent.net.recorder import record
+from slm_lab.spec.net import MLPNet
 
 
 @pytest.fixture(autouse=True)
@@ -57,25 +63,71 @@ def test_without_a_compiler_one_warning_says_so_and_it_goes_on_without(warnings,
     assert "no-such-compiler" in warning
 
 
-def graph_of(number, x):
-    """What `x` times a constant does."""
-    return record(lambda x: [x * torch.tensor([number, 1.0])], [x], 0)
+@pytest.fixture
+def names(monkeypatch):
+    """What libraries would be called, in the order in which they are asked for."""
+    found = []
+    monkeypatch.setattr(ahead, "_compile", lambda _told, library: found.append(library.stem) or library.touch())
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", lambda *_: SimpleNamespace(run=None))
+    return found
 
 
-def test_a_library_is_for_one_graph_one_layout_and_one_number_of_threads(monkeypatch):
+def library(x=torch.ones(2, 2), numbers=(0.5,), dtype=torch.float32):  # noqa: B008 - it is not changed
+    """Ask for a library of `x` times a constant."""
+    ahead.library_of(record(lambda x: [x * torch.tensor(numbers, dtype=dtype)], [x.contiguous()], 0), [x])
+
+
+def test_a_library_is_for_one_graph_one_layout_and_one_machine(names, monkeypatch):
+    library()
+    library()
+    assert len(names) == 1
     x = torch.ones(2, 2)
-    names = {ahead._name(graph_of(number, x), [x]) for number in (0.5, 0.5, 0.25)}
-    assert len(names) == 2
-    names |= {ahead._name(graph_of(0.5, x), [y]) for y in (x[:1], x[:, :1].expand(2, 2), x.double())}
-    assert len(names) == 5
+    for other in (x[:1], x[:, :1].expand(2, 2), x.double()):
+        library(other)
+    for keys in ({"numbers": (0.25,)}, {"dtype": torch.float64}, {"numbers": (0.5, 0.5)}):
+        library(**keys)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
-    assert ahead._name(graph_of(0.5, x), [x]) not in names
+    library()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "another"}, raising=False)
+    library()
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    library()
+    monkeypatch.setattr(ahead, "_SOURCES", [])
+    library()
+    assert len(set(names)) == len(names) == 11
 
 
-@pytest.mark.skipif(os.name == "nt", reason="has no such ids")
-def test_what_lies_in_the_folder_of_another_user_is_not_run(folder, monkeypatch):
-    folder.mkdir(mode=0o700)
-    uid = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
-    with pytest.raises(PermissionError, match="TORCHINDUCTOR_CACHE_DIR"):
-        ahead.library_of(graph_of(0.5, torch.ones(2, 2)), [torch.ones(2, 2)])
+def test_several_who_ask_at_once_have_it_compiled_once(names, monkeypatch):
+    def slowly(_told, file):
+        time.sleep(0.2)
+        names.append(file.stem)
+        file.touch()
+
+    monkeypatch.setattr(ahead, "_compile", slowly)
+    graph = record(lambda x: [x * 2], [torch.ones(2)], 0)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ahead.library_of(graph, [torch.ones(2)]), range(4)))
+    assert len(names) == 1
+
+
+def test_the_compiler_finds_what_the_run_found_and_nothing_of_the_users_folder(names, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    (tmp_path / "copy.py").write_text("raise ImportError('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="exit code 1") as error:
+        ahead._compile("{}", tmp_path / "library.so")
+    assert "KeyError" in str(error.value)  # it has come as far as to read what it is told
+
+
+def test_batches_of_many_shapes_and_parts_of_tensors_are_left_to_others(names, monkeypatch):
+    net = nn.Linear(3, 1)
+    group = ParameterGroup(net.parameters(), MLPNet(hid_layers=[], optim_spec={"name": "SGD", "lr": 0.1}))
+    monkeypatch.setattr(ahead, "library_of", lambda graph, _inputs: lambda tensors: graph(*tensors))
+    step = ahead.AheadStep(lambda net, x: (net(x).square().mean(), {}), net, [group])
+    with pytest.raises(NotRecorded, match="part"):
+        step(torch.ones(2, 4)[:, :3])
+    for rows in range(1, ahead.MAX_SHAPES + 1):
+        step(torch.ones(rows, 3))
+    with pytest.raises(NotRecorded, match="shapes"):
+        step(torch.ones(9, 3))
+    step(torch.ones(1, 3))

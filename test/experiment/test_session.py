@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -200,6 +201,7 @@ from slm_lab.spec import load_spec
 
 file, name, torch_compile, folder = sys.argv[1:]
 sets = ["env.max_frame=4000"] + ["agent.algorithm.training_start_step=100"] * ("ppo" not in name)
+sets += ["agent.algorithm.training_epoch=1"] * ("pong" in name)
 spec = load_spec(file, name, sets).with_meta(seed=0)
 session = Session(spec, new_run(Path(folder), name).for_session(0), options=RunOptions(torch_compile=torch_compile))
 session.run()
@@ -213,6 +215,7 @@ print(*{"torch._dynamo", "torch._inductor", "sympy"} & sys.modules.keys())
     ("name", "torch_compile"),
     [
         ("ppo/ppo_cartpole", "false"),
+        ("ppo/ppo_pong", "false"),
         ("ppo/ppo_pendulum", "auto"),
         ("dqn/dqn_cartpole", "auto"),
         ("sac/sac_pendulum", "auto"),
@@ -222,8 +225,10 @@ print(*{"torch._dynamo", "torch._inductor", "sympy"} & sys.modules.keys())
 def test_a_session_does_not_import_the_compiler(tmp_path, name, torch_compile):
     """It takes 70 MB, and a second."""
     args = [f"benchmark/{name}.json", name.split("/")[1], torch_compile, str(tmp_path)]
-    ran = subprocess.run([sys.executable, "-c", SHORT_RUN, *args], capture_output=True, text=True, check=False)
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", SHORT_RUN, *args], capture_output=True, text=True, check=False, env=env)
     assert (ran.stdout.strip(), ran.returncode) == ("", 0), ran.stderr
+    assert any(tmp_path.glob("slm_lab/*.so")) == (torch_compile == "true")
 
 
 def test_a_profile_shows_the_parts_of_a_step_and_names_the_bottleneck(tmp_path, log_messages):

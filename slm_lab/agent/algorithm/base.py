@@ -20,6 +20,7 @@ from slm_lab.lib.clock import crossed
 from slm_lab.lib.rng import derive_seed
 from slm_lab.lib.schedule import Schedule, make_schedule
 from slm_lab.spec import AgentSpec, NetSpec, SpecError, VarSpec
+from slm_lab.spec.net import Convolutional
 
 if TYPE_CHECKING:
     from slm_lab.lib.rng import Stream
@@ -79,6 +80,7 @@ class Setting:
             horizon=horizon,
             gamma=spec.algorithm.gamma,
             num_steps=num_steps,
+            convolved=isinstance(spec.net, Convolutional),
         )
 
     def time_to_replay(self, spec: Any, memory: Replay, frame: int) -> bool:

@@ -42,6 +42,7 @@ def make_memory(
     horizon: int | None = None,
     gamma: float = 1.0,
     num_steps: int = 1,
+    convolved: bool = False,
 ) -> Memory:
     """Build the memory that `agent.memory` describes.
 
@@ -57,6 +58,7 @@ def make_memory(
             OnPolicyReplay and OnPolicyCrossEntropy; a replay needs none.
         gamma: discount of the reward one step later; only a replay reads it.
         num_steps: how many steps on a transition leads; only a replay reads it.
+        convolved: whether observations are images that go through convolutions first; a replay does not read it.
     """
     if isinstance(spec, schema.Replay | schema.PrioritizedReplay):
         replay: dict[str, Any] = {
@@ -83,6 +85,7 @@ def make_memory(
         "action_space": action_space,
         "num_envs": num_envs,
         "device": device,
+        "convolved": convolved,
     }
     if isinstance(spec, schema.OnPolicyBatchReplay):
         return OnPolicyBatchReplay(horizon=horizon, **sizes)

@@ -19,7 +19,7 @@ class RolloutBatch(NamedTuple):
     """
 
     obs: torch.Tensor
-    """[T, N, *obs] what was acted on; images on the CPU lie in memory with the channels of a pixel side by side."""
+    """[T, N, *obs] what was acted on; for convolutions on a CPU, the channels of a pixel lie side by side in memory."""
     action: torch.Tensor
     """[T, N, *action] int64, or float32 where actions are continuous."""
     reward: torch.Tensor
@@ -40,13 +40,19 @@ class _OnPolicyMemory:
     """Rows of N environments each, time first; `_t` of them are filled."""
 
     def __init__(
-        self, obs_space: gym.Space, action_space: gym.Space, num_envs: int, rows: int, device: torch.device | str
+        self,
+        obs_space: gym.Space,
+        action_space: gym.Space,
+        num_envs: int,
+        rows: int,
+        device: torch.device | str,
+        convolved: bool,
     ) -> None:
         self.device = torch.device(device)
         plan = self.plan(obs_space, action_space, num_envs, rows)
         self._column = allocate(plan, pinned=self.device.type == "cuda")
         # a CPU's convolutions are faster so, and a copy of them all in another layout would take as much memory again
-        self._images = self.device.type == "cpu" and len(shape_of(obs_space)) == 3
+        self._images = convolved and self.device.type == "cpu"
         if self._images:
             self._column["obs"] = channels_last(self._column["obs"])
         self._t = 0
@@ -114,6 +120,7 @@ class OnPolicyBatchReplay(_OnPolicyMemory):
         num_envs: N.
         horizon: T, vector steps per rollout.
         device: where rollouts go.
+        convolved: whether observations are images that go through convolutions first.
     """
 
     def __init__(
@@ -124,8 +131,9 @@ class OnPolicyBatchReplay(_OnPolicyMemory):
         num_envs: int,
         horizon: int,
         device: torch.device | str = "cpu",
+        convolved: bool = False,
     ) -> None:
-        super().__init__(obs_space, action_space, num_envs, horizon, device)
+        super().__init__(obs_space, action_space, num_envs, horizon, device, convolved)
         self.num_envs, self.horizon = num_envs, horizon
         self._last_obs = np.empty(0)
         self._ended: list[int] = []
@@ -197,6 +205,7 @@ class OnPolicyReplay(_OnPolicyMemory):
         num_envs: environments.
         episodes: finished episodes per batch, at least (several may finish in the same vector step).
         device: where batches go.
+        convolved: whether observations are images that go through convolutions first.
     """
 
     FIRST_ROWS = 256  # vector steps; doubled when they are full, as nobody knows how long an episode will be
@@ -209,8 +218,9 @@ class OnPolicyReplay(_OnPolicyMemory):
         num_envs: int,
         episodes: int,
         device: torch.device | str = "cpu",
+        convolved: bool = False,
     ) -> None:
-        super().__init__(obs_space, action_space, num_envs, self.FIRST_ROWS, device)
+        super().__init__(obs_space, action_space, num_envs, self.FIRST_ROWS, device, convolved)
         self.episodes = episodes
         self._start = [0] * num_envs  # row at which the episode under way began
         self._spans: list[tuple[int, int, int]] = []  # (env, first row, row after the last) of finished episodes

@@ -1,7 +1,7 @@
 """A gradient step as a library that another process compiles: torch's compiler takes seconds to import, and 200 MB."""
 
-import getpass
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -18,17 +18,20 @@ from torch.nn.utils import stateless
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from slm_lab.agent.net.adam import AdamInGraph
+from slm_lab.agent.net.fallback import NotRecorded
+from slm_lab.agent.net.graph_text import as_plain
 from slm_lab.agent.net.learner import Loss, ParameterGroup
 from slm_lab.agent.net.recorder import record
 from slm_lab.agent.net.whole_step import step_others, whole_step
+from slm_lab.lib.files import atomic_write
 
 Program = Callable[[list[Tensor]], Sequence[Tensor]]
 """What a graph comes to: of tensors, some of which it changes in place, to others."""
-Build = Callable[[fx.GraphModule, Sequence[Tensor]], Program]
-"""Makes a program of a graph and examples of its inputs."""
 COMPILER = "slm_lab.agent.net.ahead_compiler"
 """What the other process runs."""
 _SOURCES = [Path(__file__).with_name(name) for name in ("ahead_compiler.py", "simpler_products.py")]
+MAX_SHAPES = 4
+"""Of a batch; one takes ten seconds to compile for."""
 
 
 class _Graph(NamedTuple):
@@ -50,11 +53,10 @@ class AheadStep:
         loss: the loss function.
         nets: what it is a function of, besides the batch; in the memory of the CPU.
         groups: the parameters to train.
-        build: `library_of`, by default.
     """
 
-    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup], build: Build | None = None) -> None:
-        self.loss, self.nets, self.groups, self._build = loss, nets, groups, build or library_of
+    def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> None:
+        self.loss, self.nets, self.groups = loss, nets, groups
         trained = [parameter for group in groups for parameter in group.parameters]
         self._tensors: list[Tensor] = list(dict.fromkeys([*trained, *nets.parameters(), *nets.buffers()]))
         self._trained = len(trained)
@@ -72,9 +74,9 @@ class AheadStep:
         """
         states = [adam.now() for adam in self._adams]
         if [*map(id, states)] != [*map(id, self._states)]:  # a loaded one may be laid out in another way
-            self._states, self._fixed = states, [x for x in tree_leaves([self._tensors, states]) if x is not None]
+            self._states, self._fixed = states, _leaves([self._tensors, states])
             self._graphs.clear()
-        layout = tuple([_layout(x) for x in batch])
+        layout = tuple([(x.shape, x.stride(), x.dtype) for x in batch])
         if layout not in self._graphs:
             self._graphs[layout] = self._write(batch)
         graph = self._graphs[layout]
@@ -85,6 +87,11 @@ class AheadStep:
         return step_others(self.groups, metrics, left)
 
     def _write(self, batch: Sequence[Tensor]) -> _Graph:
+        inputs = [*self._fixed, *batch]
+        if len(self._graphs) == MAX_SHAPES:
+            raise NotRecorded("batches of many shapes")
+        if any(torch.empty_like(x).stride() != x.stride() for x in inputs):
+            raise NotRecorded("a part of a tensor, of which a copy would lie in another way")
         index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
         named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
         places = {name: index[id(tensor)] for name, tensor in named}
@@ -92,6 +99,7 @@ class AheadStep:
 
         def step(*inputs: Tensor) -> list[Tensor]:
             rest = iter(inputs)
+            # as `_leaves` has them
             tensors, states = tree_map_only(Tensor, lambda _: next(rest), [self._tensors, self._states])
             with stateless._reparametrize_module(self.nets, {name: tensors[at] for name, at in places.items()}):
                 trained = tensors[: self._trained]
@@ -99,10 +107,13 @@ class AheadStep:
             metrics[:], left[:] = known, [[gradient is not None for gradient in own] for own in others]
             return [*known.values(), *(gradient for own in others for gradient in own if gradient is not None)]
 
-        inputs = [*self._fixed, *batch]
         with _compiling():
             graph = record(step, inputs, self._trained)
-        return _Graph(self._build(graph, inputs), metrics, left)
+        return _Graph(library_of(graph, inputs), metrics, left)
+
+
+def _leaves(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if leaf is not None]
 
 
 @contextmanager
@@ -117,58 +128,62 @@ def _compiling() -> Generator[None]:
 
 
 def library_of(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Program:
-    """Return what `graph` does, as a library, which is kept beside what torch keeps of compiled graphs.
+    """Return what `graph` does, as a library; another process compiles it, if none has before.
 
     Args:
         graph: of torch's operations.
-        inputs: examples; the library takes none that lie in memory in another way.
+        inputs: examples. The library is for tensors that lie in memory as these do, and does not look whether they do.
 
     Raises:
         RuntimeError: it cannot be compiled.
         OSError: it cannot be kept.
     """
     folder = _folder()
-    library = folder / f"{_name(graph, inputs)}.so"
+    told = json.dumps(
+        {
+            "graph": as_plain(graph),
+            "inputs": [[list(x.shape), x.stride(), str(x.dtype).removeprefix("torch.")] for x in inputs],
+            "threads": torch.get_num_threads(),
+        }
+    )
+    library = folder / f"{_name(told)}.so"
     with FileLock(library.with_suffix(".lock")):  # sessions that begin together compile the same
         if not library.exists():
-            _compile(graph, inputs, library)
+            _compile(told, library)
     runners: Any = torch._C._aoti
     return runners.AOTIModelContainerRunnerCpu(str(library), 1).run
 
 
 def _folder() -> Path:
-    default = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
-    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default)) / "slm_lab"
+    """Return where libraries are kept: in no folder that others share, as whoever can write there has them run."""
+    told = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(told) / "slm_lab" if told else Path.home() / ".cache" / "slm_lab"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.name != "nt" and folder.stat().st_uid != os.getuid():  # what lies there is run
-        raise PermissionError(f"{folder} is another user's; set TORCHINDUCTOR_CACHE_DIR to a folder of your own")
     return folder
 
 
-def _name(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+def _name(told: str) -> str:
     """Return a name that differs wherever the library would."""
-    constants = {name: tensor.tolist() for name, tensor in graph.named_buffers()}
-    machine = torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    parts = graph.code, constants, [_layout(x) for x in inputs], machine, [path.read_text() for path in _SOURCES]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    cpu = getattr(torch.cpu, "get_capabilities", torch.backends.cpu.get_cpu_capability)()
+    sources = [path.read_text(encoding="utf-8") for path in _SOURCES]
+    return hashlib.sha256(repr((told, torch.__version__, cpu, sources)).encode()).hexdigest()[:32]
 
 
-def _layout(x: Tensor) -> tuple[Any, ...]:
-    return x.shape, x.stride(), x.dtype
-
-
-def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], library: Path) -> None:
+def _compile(told: str, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as aside:
-        source, made = Path(aside) / "graph.pt", Path(aside) / library.name
-        torch.save((graph, [_layout(x) for x in inputs], torch.get_num_threads()), source)
-        # of its own session, or Ctrl-C would end it, and the run would go on without
+        source, made = Path(aside) / "graph.json", Path(aside) / library.name
+        source.write_text(told)
+        # what this process found, beside a script or from a notebook, the other is to find too
+        path = os.pathsep.join(entry or "." for entry in sys.path)
         ran = subprocess.run(  # noqa: S603 - no shell is asked
-            [sys.executable, "-m", COMPILER, str(source), str(made)],
+            [sys.executable, "-P", "-m", COMPILER, str(source), str(made)],
             capture_output=True,
             text=True,
             check=False,
-            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # or Ctrl-C would end it, and the run would go on without
         )
         if ran.returncode:
-            raise RuntimeError((ran.stderr.strip() or f"the compiler ended with {ran.returncode}").splitlines()[-1])
-        made.replace(library)
+            (*_, said) = ["nothing", *ran.stderr.strip().splitlines()]
+            raise RuntimeError(f"{said} (exit code {ran.returncode})")
+        atomic_write(library, made.read_bytes())

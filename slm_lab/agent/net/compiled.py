@@ -17,6 +17,8 @@ from slm_lab.agent.net.whole_step import step_others, whole_step
 class CompiledStep:
     """Loss, gradient, clipping and Adam as one graph; another optimiser steps after the graph.
 
+    On a CPU it is for what `AheadStep` cannot do: sequences, batches of many shapes, nets from outside, noisy ones.
+
     Whatever a step reads besides the batch is the same at every call, so only the batch is looked at again before the
     graph runs: with small nets, that look takes longer than the step.
 

@@ -19,7 +19,6 @@ from slm_lab.agent.net.fallback import NotInNumpy, NotRecorded, OrPlain
 from slm_lab.spec import NetSpec, SpecError
 
 if TYPE_CHECKING:
-    from slm_lab.agent.net.ahead import Build
     from slm_lab.agent.net.numpy_step import NumpyStep
 
 T = TypeVar("T")
@@ -160,17 +159,14 @@ class Learner:
 
         self._compiled = OrPlain("the step", CompiledStep(self.loss, self.nets, self.groups, backend), self._plain)
 
-    def compile_ahead(self, build: "Build | None" = None) -> None:
+    def compile_ahead(self) -> None:
         """Hand every step but the very first, and those by numpy, to a library; for nets on a CPU.
 
         What cannot be a graph without its Python around it, `torch.compile` gets.
-
-        Args:
-            build: of a graph; by default, another process compiles it.
         """
         from slm_lab.agent.net.ahead import AheadStep
 
-        self._compiled = OrPlain("the step", AheadStep(self.loss, self.nets, self.groups, build), self._plain)
+        self._compiled = OrPlain("the step", AheadStep(self.loss, self.nets, self.groups), self._plain)
 
     def step(self, *batch: Any) -> dict[str, Any]:
         """Take one gradient step on `batch`, of tensors and arrays; return the loss and its metrics.
@@ -192,14 +188,15 @@ class Learner:
             except NotInNumpy as reason:
                 logger.debug("a gradient step is left to torch: {}", reason)
                 self._numpy = None
+        batch = as_tensors(batch)
         if self._compiled is None:
-            return self._plain(*as_tensors(batch))
+            return self._plain(*batch)
         try:
-            return self._compiled(*as_tensors(batch))
+            return self._compiled(*batch)
         except NotRecorded as reason:
             logger.debug("a gradient step is left to torch.compile: {}", reason)
             self.compile()
-            return self._compiled(*as_tensors(batch))
+            return self._compiled(*batch)
 
     def _plain(self, *batch: Any) -> dict[str, Tensor]:
         gradients, metrics = differentiate(self.loss, self.nets, self._parameters, *batch)

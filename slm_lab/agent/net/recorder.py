@@ -30,6 +30,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.graph, self.constants = fx.Graph(), dict[str, Tensor]()
         self._nodes: dict[Any, tuple[fx.Node, StorageWeakRef]] = {}
+        self._empty: list[Tensor] = []
         for index, x in enumerate(inputs):
             self.note(x, self.graph.placeholder(f"x{index}"))
 
@@ -53,8 +54,9 @@ class Recorder(TorchDispatchMode):
             raise NotRecorded(f"{func}, as what follows hangs on a number")
         if func is torch.ops.aten.lift_fresh.default:  # a number that is written in the function
             name = f"written{len(self.constants)}"
-            self.constants[name] = args[0]
-            node = self.graph.get_attr(name)
+            self.constants[name] = args[0].clone()
+            # a copy, as the function may change its own in place
+            node = self.graph.call_function(torch.ops.aten.clone.default, (self.graph.get_attr(name),))
         else:
             node = self.graph.call_function(func, *tree_map(self._node_or_number, (args, kwargs)))
         found = func(*args, **kwargs)
@@ -65,10 +67,14 @@ class Recorder(TorchDispatchMode):
         """Know what `node` comes to: a tensor, several, or none where others are changed in place."""
         if isinstance(found, Tensor):
             self._nodes[_place(found)] = node, StorageWeakRef(found.untyped_storage())
-            return
-        for index, part in enumerate(found or ()):
-            if isinstance(part, Tensor):
-                self.note(part, self.graph.call_function(operator.getitem, (node, index)))
+            if not found.numel():
+                self._empty.append(found)  # all of them have one place
+        elif isinstance(found, list | tuple):
+            for index, part in enumerate(found):
+                if isinstance(part, Tensor):
+                    self.note(part, self.graph.call_function(operator.getitem, (node, index)))
+        elif found is not None:
+            raise NotRecorded(f"{node.target}, as what follows hangs on what it says")
 
     def node_of(self, x: Tensor) -> fx.Node:
         """Return the node whose result is `x`.

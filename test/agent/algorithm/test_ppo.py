@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -9,9 +10,9 @@ from torch.testing import assert_close
 
 from slm_lab.agent.algorithm.loss import make_loss
 from slm_lab.agent.algorithm.ppo import ppo_loss
-from slm_lab.agent.memory import OnPolicyBatchReplay
 from slm_lab.agent.net.actor_critic import ActorCritic
 from slm_lab.env import Step
+from slm_lab.spec import AgentSpec
 from slm_lab.spec.net import ConvNet
 
 PPO = {
@@ -99,8 +100,10 @@ def test_the_first_epoch_by_hand(end, value_loss):
 
 def test_images_are_learned_from_where_they_lie_in_the_rollout():
     algorithm, space = ppo(), Box(0, 255, (3, 8, 8), np.uint8)
-    algorithm.net = ActorCritic(ConvNet(conv_hid_layers=[[4, 4, 2]], shared=True), space, Discrete(2))
-    algorithm.memory = OnPolicyBatchReplay(obs_space=space, action_space=Discrete(2), num_envs=2, horizon=2)
+    net = ConvNet(conv_hid_layers=[[4, 4, 2]], shared=True)
+    algorithm.net = ActorCritic(net, space, Discrete(2))
+    setting = replace(algorithm.setting, obs_space=space, num_envs=2)
+    algorithm.memory = setting.memory(AgentSpec(algorithm=PPO, memory=MEMORY, net=net), 2)
     seen = np.random.default_rng(0).integers(256, size=(3, 2, 3, 8, 8), dtype=np.uint8)
     none = np.zeros(2, np.float32)
     for t in range(2):

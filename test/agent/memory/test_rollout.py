@@ -22,16 +22,14 @@ class Episodes(OnPolicyReplay):
     FIRST_ROWS = 4  # so that it has to grow
 
 
-def rollout_for(stream, horizon=5):
-    return OnPolicyBatchReplay(
-        obs_space=stream.obs_space, action_space=stream.action_space, num_envs=stream.num_envs, horizon=horizon
-    )
+def rollout_for(stream, horizon=5, **keys):
+    spaces = {"obs_space": stream.obs_space, "action_space": stream.action_space}
+    return OnPolicyBatchReplay(**spaces, num_envs=stream.num_envs, horizon=horizon, **keys)
 
 
-def episodes_for(stream, episodes=2):
-    return Episodes(
-        obs_space=stream.obs_space, action_space=stream.action_space, num_envs=stream.num_envs, episodes=episodes
-    )
+def episodes_for(stream, episodes=2, **keys):
+    spaces = {"obs_space": stream.obs_space, "action_space": stream.action_space}
+    return Episodes(**spaces, num_envs=stream.num_envs, episodes=episodes, **keys)
 
 
 def elite_for(stream, episodes=3, cross_entropy=0.5):
@@ -143,13 +141,15 @@ def test_observations_keep_their_dtype_but_for_float64():
         assert {batch.obs.dtype, batch.last_obs.dtype, batch.final_obs.dtype} == {kept}
 
 
+@pytest.mark.parametrize("convolved", [True, False])  # other nets may want views of them
 @pytest.mark.parametrize("make", [rollout_for, episodes_for])
-def test_images_lie_as_convolutions_on_a_cpu_want_them(make):
+def test_images_lie_as_convolutions_on_a_cpu_want_them(make, convolved):
     stream = Stream(num_envs=2, frame_stack=4, dtype=np.uint8, end_rate=0.1)
-    memory = make(stream)
+    memory = make(stream, convolved=convolved)
     while not memory.ready or memory.state_dict()["obs"].shape[0] < 5:  # the one for episodes has grown
         memory.add(*stream.step())
-    assert memory.sample().obs.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if convolved else torch.contiguous_format
+    assert memory.sample().obs.flatten(0, 1).is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("make", [rollout_for, episodes_for])

@@ -11,7 +11,9 @@ from slm_lab.agent.net.recorder import Recorder, record
 
 def step(weight, count, x):
     """Change tensors in place, one by one and several at once, also by way of views."""
-    loss = (x @ weight).square().mean() * torch.tensor(0.5)
+    half = torch.tensor(0.25)
+    half += half
+    loss = (x @ weight).square().mean() * half
     (gradient,) = torch.autograd.grad(loss, [weight])
     torch._foreach_mul_([gradient], 2.0)
     with torch.no_grad():
@@ -31,6 +33,17 @@ def test_a_graph_does_again_what_was_recorded_also_in_place():
         assert_close(list(found), [x.detach() for x in expected])
         assert_close(mine, [x.detach() for x in theirs])
         inputs = mine
+
+
+def test_empty_tensors_are_told_by_what_they_are():
+    def function(x):
+        empty = x[:0] * 1
+        other = x[:0] * 2
+        del other
+        return [torch.cat([empty, x])]
+
+    x = torch.ones(2, 3)
+    assert_close(record(function, [x], 0)(x), (x,))
 
 
 def test_a_tensor_that_lies_where_another_has_lain_is_not_taken_for_it():
