@@ -246,7 +246,9 @@ class Session:
             self._compile(f"{to_come:.0f} gradient steps are to come, and {enough:.0f} earn it back")
 
     def _compile(self, why: str) -> None:
-        logger.info("session {}: torch.compile: {}; it takes 10 to 40 s, and none where it was done before", self.index, why)
+        logger.info(
+            "session {}: torch.compile: {}; it takes 10 to 40 s, and none where it was done before", self.index, why
+        )
         self.agent.compile()
 
     def _env_is_broken(self) -> DivergenceError | None:
