@@ -4,7 +4,6 @@
 >>> Trial(load_spec("demo.json", "dqn_cartpole")).run()  # doctest: +SKIP
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,6 @@ if TYPE_CHECKING:
 
 __version__ = "6.0.0"
 __all__ = ["Spec", "SpecError", "Trial", "load_spec"]
-
-# Read where torch is first imported: a thread that waits for another sleeps after a quarter of a millisecond, not
-# after seven. While another program is at work on a core, threads would wait for each other for most of the time.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOME = {
     "Spec": "slm_lab.spec",
