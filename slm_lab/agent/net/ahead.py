@@ -146,12 +146,28 @@ def library_of(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Program:
             "threads": torch.get_num_threads(),
         }
     )
-    library = folder / f"{_name(told)}.so"
-    with FileLock(library.with_suffix(".lock")):  # sessions that begin together compile the same
-        if not library.exists():
-            _compile(told, library)
+    name = _name(told)
+    with FileLock(folder / f"{name}.lock"):  # sessions that begin together compile the same
+        library = _whole(folder, name)
+        if library is None:
+            made = _compile(told)
+            library = folder / f"{name}-{_digest(made)}.so"
+            atomic_write(library, made)
     runners: Any = torch._C._aoti
     return runners.AOTIModelContainerRunnerCpu(str(library), 1).run
+
+
+def _whole(folder: Path, name: str) -> Path | None:
+    """Return a library that is there: its name tells what is in it, as a damaged one would end the process."""
+    for library in folder.glob(f"{name}-*.so"):
+        if library.stem == f"{name}-{_digest(library.read_bytes())}":
+            return library
+        library.unlink()
+    return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _folder() -> Path:
@@ -166,13 +182,13 @@ def _name(told: str) -> str:
     """Return a name that differs wherever the library would."""
     cpu = getattr(torch.cpu, "get_capabilities", torch.backends.cpu.get_cpu_capability)()
     sources = [path.read_text(encoding="utf-8") for path in _SOURCES]
-    return hashlib.sha256(repr((told, torch.__version__, cpu, sources)).encode()).hexdigest()[:32]
+    return _digest(repr((told, torch.__version__, cpu, sources)).encode())
 
 
-def _compile(told: str, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as aside:
-        source, made = Path(aside) / "graph.json", Path(aside) / library.name
-        source.write_text(told)
+def _compile(told: str) -> bytes:
+    with tempfile.TemporaryDirectory() as aside:  # torch's compiler minds spaces, which other folders may have
+        source, made = Path(aside) / "graph.json", Path(aside) / "step.so"
+        source.write_text(told, encoding="utf-8")
         # what this process found, beside a script or from a notebook, the other is to find too
         path = os.pathsep.join(entry or "." for entry in sys.path)
         ran = subprocess.run(  # noqa: S603 - no shell is asked
@@ -186,4 +202,4 @@ def _compile(told: str, library: Path) -> None:
         if ran.returncode:
             (*_, said) = ["nothing", *ran.stderr.strip().splitlines()]
             raise RuntimeError(f"{said} (exit code {ran.returncode})")
-        atomic_write(library, made.read_bytes())
+        return made.read_bytes()
