@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from agents import Run, make_spec
-from loguru import logger
 from torch import nn
 from torch.testing import assert_close
 
@@ -24,16 +23,6 @@ def folder(monkeypatch, tmp_path):
     cache = tmp_path / "a cache"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
     return cache / "slm_lab"
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    """What was warned of."""
-    monkeypatch.setattr("slm_lab.agent.net.fallback._warned", set())
-    lines = []
-    sink = logger.add(lines.append, level="WARNING", format="{message}")
-    yield lines
-    logger.remove(sink)
 
 
 def trained(spec, frames, compiled):
@@ -120,8 +109,7 @@ def test_several_who_ask_at_once_have_it_compiled_once(names, monkeypatch):
     assert len(names) == 1
 
 
-def test_the_compiler_finds_what_the_run_found_and_nothing_of_the_users_folder(names, monkeypatch, tmp_path):
-    monkeypatch.undo()
+def test_the_compiler_finds_what_the_run_found_and_nothing_of_the_users_folder(monkeypatch, tmp_path):
     (tmp_path / "copy.py").write_text("raise ImportError('a file of the user')")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="exit code 1") as error:
@@ -129,7 +117,7 @@ def test_the_compiler_finds_what_the_run_found_and_nothing_of_the_users_folder(n
     assert "KeyError" in str(error.value)  # it has come as far as to read what it is told
 
 
-def test_batches_of_many_shapes_and_parts_of_tensors_are_left_to_others(names, monkeypatch):
+def test_batches_of_many_shapes_and_parts_of_tensors_are_left_to_others(monkeypatch):
     net = nn.Linear(3, 1)
     group = ParameterGroup(net.parameters(), MLPNet(hid_layers=[], optim_spec={"name": "SGD", "lr": 0.1}))
     monkeypatch.setattr(ahead, "library_of", lambda graph, _inputs: lambda tensors: graph(*tensors))

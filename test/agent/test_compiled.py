@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 import torch
 from agents import Run, make_spec
-from loguru import logger
 from torch import nn
 from torch._inductor.virtualized import V
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -20,17 +19,6 @@ from slm_lab.agent.net.learner import Learner, ParameterGroup
 from slm_lab.spec.net import ConvNet, MLPNet
 
 FALLING = {"lr_scheduler_spec": {"name": "LinearToZero", "frame": 100}}
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    """What was warned of."""
-    torch.compiler.reset()
-    monkeypatch.setattr("slm_lab.agent.net.fallback._warned", set())
-    lines = []
-    sink = logger.add(lines.append, level="WARNING", format="{message}")
-    yield lines
-    logger.remove(sink)
 
 
 def trained(spec, frames, hand_over=None):
@@ -56,6 +44,7 @@ def ahead(learner):
 @pytest.fixture(autouse=True)
 def libraries(monkeypatch):
     """Graphs in the place of libraries, written down and read again as for another process."""
+    torch.compiler.reset()
 
     def run(graph, _inputs):
         told = from_plain(json.loads(json.dumps(as_plain(graph))))

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 from torch import Tensor, fx, nn
-from torch.nn.utils import stateless
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from slm_lab.agent.net.adam import AdamInGraph
 from slm_lab.agent.net.fallback import NotRecorded
 from slm_lab.agent.net.graph_text import as_plain
 from slm_lab.agent.net.learner import Loss, ParameterGroup
-from slm_lab.agent.net.recorder import record
+from slm_lab.agent.net.recorder import NetTensors, record
 from slm_lab.agent.net.whole_step import step_others, whole_step
 from slm_lab.lib.files import atomic_write
 
@@ -57,9 +56,7 @@ class AheadStep:
 
     def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> None:
         self.loss, self.nets, self.groups = loss, nets, groups
-        trained = [parameter for group in groups for parameter in group.parameters]
-        self._tensors: list[Tensor] = list(dict.fromkeys([*trained, *nets.parameters(), *nets.buffers()]))
-        self._trained = len(trained)
+        self._tensors = NetTensors(nets, groups)
         self._adams = [AdamInGraph(group) for group in groups]
         self._states: list[Any] = []
         self._fixed: list[Tensor] = []
@@ -74,7 +71,7 @@ class AheadStep:
         """
         states = [adam.now() for adam in self._adams]
         if [*map(id, states)] != [*map(id, self._states)]:  # a loaded one may be laid out in another way
-            self._states, self._fixed = states, _leaves([self._tensors, states])
+            self._states, self._fixed = states, _leaves([self._tensors.all, states])
             self._graphs.clear()
         layout = tuple([(x.shape, x.stride(), x.dtype) for x in batch])
         if layout not in self._graphs:
@@ -92,23 +89,20 @@ class AheadStep:
             raise NotRecorded("batches of many shapes")
         if any(torch.empty_like(x).stride() != x.stride() for x in inputs):
             raise NotRecorded("a part of a tensor, of which a copy would lie in another way")
-        index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
-        named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
-        places = {name: index[id(tensor)] for name, tensor in named}
         metrics, left = list[str](), list[list[bool]]()
 
         def step(*inputs: Tensor) -> list[Tensor]:
             rest = iter(inputs)
             # as `_leaves` has them
-            tensors, states = tree_map_only(Tensor, lambda _: next(rest), [self._tensors, self._states])
-            with stateless._reparametrize_module(self.nets, {name: tensors[at] for name, at in places.items()}):
-                trained = tensors[: self._trained]
+            tensors, states = tree_map_only(Tensor, lambda _: next(rest), [self._tensors.all, self._states])
+            with self._tensors.replaced_by(tensors):
+                trained = tensors[: len(self._tensors.trained)]
                 known, others = whole_step(self.loss, self.nets, self.groups, trained, states, list(rest))
             metrics[:], left[:] = known, [[gradient is not None for gradient in own] for own in others]
             return [*known.values(), *(gradient for own in others for gradient in own if gradient is not None)]
 
         with _compiling():
-            graph = record(step, inputs, self._trained)
+            graph = record(step, inputs, len(self._tensors.trained))
         return _Graph(library_of(graph, inputs), metrics, left)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import stateless
 
 from slm_lab.agent.net.adam import AdamOf, AdamState, adam_keys
 from slm_lab.agent.net.fallback import NotInNumpy
 from slm_lab.agent.net.learner import Loss, ParameterGroup, as_tensors, by_group, differentiate
 from slm_lab.agent.net.numpy_graph import NumpyProgram, trace
+from slm_lab.agent.net.recorder import NetTensors
 
 TOLERANCE = 1e-3
 """What the first gradients may differ from torch's by, relative to the largest number in any: rounding is 1e-6."""
@@ -35,8 +35,7 @@ class NumpyStep:
 
     def __init__(self, loss: Loss, nets: nn.Module, groups: list[ParameterGroup]) -> None:
         self.loss, self.nets, self.groups = loss, nets, groups
-        self._trained = [parameter for group in groups for parameter in group.parameters]
-        self._tensors = list(dict.fromkeys([*self._trained, *nets.parameters(), *nets.buffers()]))
+        self._tensors = NetTensors(nets, groups)
         self._arrays: list[np.ndarray] = []
         self._places: list[int] = []
         self._programs: dict[Any, tuple[NumpyProgram, list[str]]] = {}
@@ -55,7 +54,7 @@ class NumpyStep:
                 self._programs[shapes] = self._write(as_tensors(batch))
             program, names = self._programs[shapes]
             results = program.run(*self._values(), *arrays)
-        count = len(self._trained)
+        count = len(self._tensors.trained)
         metrics = {
             name: torch.from_numpy(x) if x.shape else x.item() for name, x in zip(names, results[count:], strict=True)
         }
@@ -68,25 +67,23 @@ class NumpyStep:
 
     def _values(self) -> list[np.ndarray]:
         """Return the nets' numbers, in place; workers that share a net move it."""
-        places = [tensor.data_ptr() for tensor in self._tensors]
+        places = [tensor.data_ptr() for tensor in self._tensors.all]
         if places != self._places:
-            self._places, self._arrays = places, [tensor.detach().numpy() for tensor in self._tensors]
+            self._places, self._arrays = places, [tensor.detach().numpy() for tensor in self._tensors.all]
             self._steps = [_StepOf(group) for group in self.groups]
         return self._arrays
 
     def _write(self, batch: Sequence[Any]) -> tuple[NumpyProgram, list[str]]:
-        named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
-        index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
-        places, count, names = {name: index[id(tensor)] for name, tensor in named}, len(self._tensors), []
+        trained, count, names = len(self._tensors.trained), len(self._tensors.all), list[str]()
 
         def gradient(*inputs: Tensor) -> list[Tensor | None]:
-            with stateless._reparametrize_module(self.nets, {name: inputs[at] for name, at in places.items()}):
-                found, metrics = differentiate(self.loss, self.nets, inputs[: len(self._trained)], *inputs[count:])
+            with self._tensors.replaced_by(inputs):
+                found, metrics = differentiate(self.loss, self.nets, inputs[:trained], *inputs[count:])
             names[:] = metrics
             return [*found, *metrics.values()]
 
         try:
-            graph = trace(gradient, [*self._tensors, *batch], len(self._trained))
+            graph = trace(gradient, [*self._tensors.all, *batch], trained)
             program = NumpyProgram(graph, [*self._values(), *_arrays(batch)])
         except NotInNumpy:
             raise
@@ -101,7 +98,7 @@ class NumpyStep:
         What is decided here must not hang on the batch, or a resumed run would go on with other bits: so rounding
         errors of a gradient that would be 0, or of a metric, must not matter.
         """
-        expected, _ = differentiate(self.loss, self.nets, self._trained, *batch)
+        expected, _ = differentiate(self.loss, self.nets, self._tensors.trained, *batch)
         pairs = list(zip(program.run(*self._values(), *_arrays(batch)), expected, strict=False))
         if any((mine is None) != (gradient is None) for mine, gradient in pairs):
             raise NotInNumpy("it comes to another set of gradients")

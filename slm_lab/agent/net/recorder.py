@@ -2,16 +2,19 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.utils import stateless
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from slm_lab.agent.net.fallback import NotRecorded
+from slm_lab.agent.net.learner import ParameterGroup
 from slm_lab.agent.net.numpy_net import hidden_from_numpy
 
 
@@ -117,6 +120,30 @@ def record(
         outputs = function(*copies)
     writes.graph.output([None if out is None else writes.node_of(out) for out in outputs])
     return fx.GraphModule(writes.constants, writes.graph)
+
+
+class NetTensors:
+    """The tensors of nets, those that are trained first, as the inputs of a function that is recorded.
+
+    Args:
+        nets: the nets.
+        groups: what is trained; some of it may be outside of them.
+
+    Attributes:
+        trained: the parameters of all groups.
+        all: these, and the other parameters and the buffers of the nets, each once.
+    """
+
+    def __init__(self, nets: nn.Module, groups: Sequence[ParameterGroup]) -> None:
+        self._nets = nets
+        self.trained: list[Tensor] = [parameter for group in groups for parameter in group.parameters]
+        self.all = list(dict.fromkeys([*self.trained, *nets.parameters(), *nets.buffers()]))
+
+    def replaced_by(self, tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+        """Return the context in which others are in the nets, in the order of `all`."""
+        place = {id(tensor): position for position, tensor in enumerate(self.all)}
+        named = [*self._nets.named_parameters(), *self._nets.named_buffers()]
+        return stateless._reparametrize_module(self._nets, {name: tensors[place[id(x)]] for name, x in named})
 
 
 class _NoLooks(TorchFunctionMode):
